@@ -1,0 +1,13 @@
+//! spillgate's core: limits, buckets, counters, the stability window and gossip as one state machine.
+//!
+//! It owns every decision and every byte of a frame. It must never know a clock, a socket, a runtime, HTTP, JSON,
+//! TOML, Redis, or randomness that it was not handed: the daemon and the simulator drive the same code.
+
+#![forbid(unsafe_code)]
+
+pub mod algorithm;
+pub mod decision;
+pub mod limit;
+pub mod rate;
+pub mod time;
+pub mod view;

@@ -1,0 +1,3 @@
+//! The spillgate daemon: all I/O, no arithmetic. `spillgate-core` decides.
+
+pub mod driver;
