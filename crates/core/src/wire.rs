@@ -1,0 +1,319 @@
+//! Frames and messages as bytes: bincode under hard limits. It must not know what a peer may say, only how.
+//!
+//! A frame is one version byte, the bincode of a [`Header`], and the bincode of its updates (a sequence, so that one
+//! encoding of a tick's updates serves every peer behind that peer's own header). Everything in a frame is state, so
+//! a frame may come twice, late or never. What later versions add goes into [`Header::extensions`], which a reader
+//! that does not know the tag passes over: nodes of two versions can be in one cluster during an upgrade.
+
+use bincode::config::{Configuration, Limit};
+use bincode::{Decode, Encode};
+
+/// The version this node speaks.
+pub const VERSION: u8 = 1;
+/// The longest frame accepted, in bytes: above any path's datagram size in use.
+pub const FRAME_BYTES_MAX: usize = 9_000;
+/// The longest reliable message accepted, in bytes.
+pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
+/// The most updates in a frame.
+pub const UPDATES_MAX: usize = 250;
+/// The most keys whose description a frame may ask for.
+pub const UNKNOWN_MAX: usize = 16;
+/// The most extensions in a header.
+pub const EXTENSIONS_MAX: usize = 8;
+
+/// Confirm at once, not at the next tick.
+pub const FLAG_ASK: u8 = 1;
+/// This frame wants to be confirmed.
+pub const FLAG_ELICIT: u8 = 2;
+/// The sender counts the receiver among those that must confirm.
+pub const FLAG_INCLUDED: u8 = 4;
+
+/// Extension: the sender's wall clock in microseconds since the epoch (u64, big endian), for the offset metric alone.
+pub const EXTENSION_WALL_CLOCK: u8 = 1;
+
+/// What was received on the other direction of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Ack {
+    /// The incarnation whose frames are confirmed: a restarted node must not take its forerunner's.
+    pub of: u64,
+    /// The highest sequence number received.
+    pub high: u64,
+    /// Bit i: `high - 1 - i` was received too.
+    pub bits: u64,
+    /// Microseconds between receiving `high` and sending this.
+    pub delay_us: u64,
+}
+
+/// The head of a frame.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Header {
+    /// Which run of the sender speaks.
+    pub incarnation: u64,
+    /// Numbers the sender's frames to this receiver, from 1.
+    pub seq: u64,
+    /// What the sender has received of the receiver.
+    pub ack: Option<Ack>,
+    /// The newest of the sender's ticks that all its live peers have confirmed.
+    pub stable: u64,
+    /// `FLAG_*`.
+    pub flags: u8,
+    /// Keys of earlier updates that the sender can't place without a description.
+    pub unknown: Vec<[u8; 16]>,
+    /// Tag and content; unknown tags are passed over.
+    pub extensions: Vec<(u8, Vec<u8>)>,
+}
+
+/// Refunds of a key, where there are any.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Refunds {
+    /// Cumulative tokens refunded.
+    pub refunded: u64,
+    /// How many of them are newer than the baseline.
+    pub fresh: u64,
+}
+
+/// What a peer needs to know of a key that it has never seen.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct Describe {
+    /// The limit's name.
+    pub limit: String,
+    /// Whether a caller brought the rule itself.
+    pub inline: bool,
+    /// 0 token bucket, 1 leaky bucket, 2 fixed window, 3 sliding window.
+    pub algorithm: u8,
+    /// Tokens a period.
+    pub tokens: u64,
+    /// Nanoseconds a period.
+    pub period: u64,
+    /// Capacity in tokens.
+    pub capacity: u64,
+    /// 0 strict, 1 bounded, 2 gossip.
+    pub accuracy: u8,
+    /// Bounded: millionths of the capacity that may be overshot.
+    pub overshoot_ppm: u32,
+}
+
+/// One replica's own state of one key.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct Update {
+    /// Hash of limit and key.
+    pub key: [u8; 16],
+    /// Cumulative tokens granted, from an arbitrary start above 0.
+    pub granted: u64,
+    /// How many of them are newer than the baseline: the last point where this replica's charges were common
+    /// knowledge, or the present window's start.
+    pub fresh: u64,
+    /// Refunds, where there are any since the baseline.
+    pub refunds: Option<Refunds>,
+    /// Windowed limits: the number of the window that `fresh` belongs to.
+    pub window: Option<u64>,
+    /// Smoothed offered load, tokens a second.
+    pub demand: f32,
+    /// For peers that have not confirmed one yet.
+    pub describe: Option<Describe>,
+}
+
+/// A whole frame.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Frame {
+    /// The head.
+    pub header: Header,
+    /// The news.
+    pub updates: Vec<Update>,
+}
+
+/// One key of a state transfer.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct StateItem {
+    /// Hash of limit and key.
+    pub key: [u8; 16],
+    /// Its rule.
+    pub describe: Describe,
+    /// Buckets: millionths of a token that are missing, rounded up. Windows: tokens used in the present window, times
+    /// a million.
+    pub missing_millionths: u128,
+    /// Windowed limits: the present window's number and the tokens used in the one before.
+    pub window: Option<(u64, u64)>,
+    /// What the reporter knows: index into the chunk's replicas, cumulative granted, refunded.
+    pub counts: Vec<(u16, u64, u64)>,
+}
+
+/// A reliable message.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub enum Message {
+    /// "Bring me your table."
+    StateRequest,
+    /// A part of the table.
+    StateChunk {
+        /// Whether it is the last one.
+        last: bool,
+        /// (node, incarnation) of every replica that `counts` may name.
+        replicas: Vec<(String, u64)>,
+        /// The keys.
+        items: Vec<StateItem>,
+    },
+}
+
+/// Why bytes are not a frame or a message.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// Empty, or longer than allowed.
+    #[error("{0} bytes are not from 1 to {1}")]
+    Length(usize, usize),
+    /// Another version of the protocol.
+    #[error("version {0} is not {VERSION}")]
+    Version(u8),
+    /// Not what bincode expects.
+    #[error("malformed: {0}")]
+    Malformed(String),
+    /// Bytes are left over.
+    #[error("{0} bytes left over")]
+    Trailing(usize),
+    /// A list is longer than allowed.
+    #[error("{1} {0}, at most {2} are allowed")]
+    TooMany(&'static str, usize, usize),
+    /// A value that no honest peer sends.
+    #[error("{0} is out of range")]
+    Value(&'static str),
+}
+
+const FRAME: Configuration<bincode::config::LittleEndian, bincode::config::Varint, Limit<FRAME_BYTES_MAX>> =
+    bincode::config::standard().with_limit::<FRAME_BYTES_MAX>();
+const MESSAGE: Configuration<bincode::config::LittleEndian, bincode::config::Varint, Limit<MESSAGE_BYTES_MAX>> =
+    bincode::config::standard().with_limit::<MESSAGE_BYTES_MAX>();
+
+/// Appends the bincode of `value`; encoding into memory can't fail for these types.
+fn append(value: &impl Encode, out: &mut Vec<u8>) {
+    bincode::encode_into_std_write(value, out, bincode::config::standard())
+        .expect("encoding plain values into memory has no way to fail");
+}
+
+/// Starts a frame: the version byte and the header.
+pub fn encode_header(header: &Header, out: &mut Vec<u8>) {
+    out.push(VERSION);
+    append(header, out);
+}
+
+/// A run of updates being packed: what follows a header.
+#[derive(Debug)]
+pub struct Packer {
+    bytes: Vec<u8>,
+    count: u8,
+}
+
+impl Default for Packer {
+    fn default() -> Self {
+        Self { bytes: vec![0], count: 0 }
+    }
+}
+
+impl Packer {
+    /// Adds `update` unless the run would get longer than `bytes_max`; says whether it did.
+    pub fn push(&mut self, update: &Update, bytes_max: usize) -> bool {
+        let before = self.bytes.len();
+        append(update, &mut self.bytes);
+        let fits = self.bytes.len() <= bytes_max || self.count == 0;
+        if usize::from(self.count) < UPDATES_MAX && fits {
+            self.count += 1;
+            return true;
+        }
+        self.bytes.truncate(before);
+        false
+    }
+
+    /// Whether it holds nothing.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// The bytes that follow a header. A count of at most 250 is one byte of bincode's varint.
+    #[must_use]
+    pub fn finish(mut self) -> Vec<u8> {
+        self.bytes[0] = self.count;
+        self.bytes
+    }
+}
+
+/// A whole frame as bytes; the updates must be at most [`UPDATES_MAX`].
+#[must_use]
+pub fn encode_frame(frame: &Frame) -> Vec<u8> {
+    let mut out = Vec::new();
+    encode_header(&frame.header, &mut out);
+    append(&frame.updates, &mut out);
+    out
+}
+
+/// Reads a frame.
+///
+/// # Errors
+/// [`DecodeError`]; no input panics or allocates more than a small multiple of [`FRAME_BYTES_MAX`].
+pub fn decode_frame(bytes: &[u8]) -> Result<Frame, DecodeError> {
+    let body = checked_body(bytes, FRAME_BYTES_MAX)?;
+    let malformed = |e: bincode::error::DecodeError| DecodeError::Malformed(e.to_string());
+    let (header, used): (Header, usize) = bincode::decode_from_slice(body, FRAME).map_err(malformed)?;
+    let (updates, used_too): (Vec<Update>, usize) = bincode::decode_from_slice(&body[used..], FRAME).map_err(malformed)?;
+    if used + used_too != body.len() {
+        return Err(DecodeError::Trailing(body.len() - used - used_too));
+    }
+    at_most("updates", updates.len(), UPDATES_MAX)?;
+    at_most("unknown keys", header.unknown.len(), UNKNOWN_MAX)?;
+    at_most("extensions", header.extensions.len(), EXTENSIONS_MAX)?;
+    for update in &updates {
+        validate(update)?;
+    }
+    Ok(Frame { header, updates })
+}
+
+/// Reads a reliable message.
+///
+/// # Errors
+/// [`DecodeError`].
+pub fn decode_message(bytes: &[u8]) -> Result<Message, DecodeError> {
+    let body = checked_body(bytes, MESSAGE_BYTES_MAX)?;
+    let (message, used) =
+        bincode::decode_from_slice(body, MESSAGE).map_err(|e| DecodeError::Malformed(e.to_string()))?;
+    if used != body.len() {
+        return Err(DecodeError::Trailing(body.len() - used));
+    }
+    Ok(message)
+}
+
+/// A message as bytes.
+#[must_use]
+pub fn encode_message(message: &Message) -> Vec<u8> {
+    let mut out = vec![VERSION];
+    append(message, &mut out);
+    out
+}
+
+fn checked_body(bytes: &[u8], bytes_max: usize) -> Result<&[u8], DecodeError> {
+    match bytes.split_first() {
+        Some((version, body)) if bytes.len() <= bytes_max => {
+            if *version == VERSION { Ok(body) } else { Err(DecodeError::Version(*version)) }
+        }
+        _ => Err(DecodeError::Length(bytes.len(), bytes_max)),
+    }
+}
+
+const fn at_most(what: &'static str, found: usize, most: usize) -> Result<(), DecodeError> {
+    if found > most { Err(DecodeError::TooMany(what, found, most)) } else { Ok(()) }
+}
+
+/// What holds of any honest update, whatever its key.
+fn validate(update: &Update) -> Result<(), DecodeError> {
+    // far above any life's sum, far below where a counter could no longer grow
+    const COUNT_MAX: u64 = 1 << 62;
+    if update.granted == 0 || update.granted > COUNT_MAX || update.fresh > update.granted {
+        return Err(DecodeError::Value("granted"));
+    }
+    if let Some(r) = update.refunds
+        && (r.refunded > COUNT_MAX || r.fresh > r.refunded)
+    {
+        return Err(DecodeError::Value("refunded"));
+    }
+    if !(update.demand.is_finite() && update.demand >= 0.0) {
+        return Err(DecodeError::Value("demand"));
+    }
+    Ok(())
+}
