@@ -205,6 +205,8 @@ pub struct Rule {
     origin: Origin,
     spec: RuleSpec,
     capacity: u64,
+    /// The rate in its lowest terms, tokens and nanoseconds: it keeps a bucket's numbers small, and divisions cheap.
+    lowest: (u64, u64),
 }
 
 impl Rule {
@@ -239,7 +241,9 @@ impl Rule {
                 return Err(LimitError::Reserve(r.priority.clone(), r.fraction));
             }
         }
-        Ok(Self { limit: limit.into(), origin, spec, capacity })
+        let (tokens, period) = (spec.rate.tokens(), spec.rate.period().0);
+        let divisor = greatest_common_divisor(tokens, period);
+        Ok(Self { limit: limit.into(), origin, capacity, lowest: (tokens / divisor, period / divisor), spec })
     }
 
     /// The limit's name.
@@ -278,6 +282,16 @@ impl Rule {
         self.capacity
     }
 
+    /// Parts that a nanosecond refills, where a token has [`Self::parts_per_token`].
+    pub(crate) const fn parts_per_ns(&self) -> u64 {
+        self.lowest.0
+    }
+
+    /// Parts of one token: the smallest number that makes every refill whole.
+    pub(crate) const fn parts_per_token(&self) -> u64 {
+        self.lowest.1
+    }
+
     /// The time in which the whole capacity comes back: a window's length, or an empty bucket's time to fill.
     #[must_use]
     pub fn window(&self) -> Nanos {
@@ -294,6 +308,14 @@ impl Rule {
         }
         (priority == "normal" || self.spec.reserve.is_empty()).then_some(0)
     }
+}
+
+/// Of two numbers of which one is not zero.
+const fn greatest_common_divisor(mut a: u64, mut b: u64) -> u64 {
+    while b != 0 {
+        (a, b) = (b, a % b);
+    }
+    a
 }
 
 /// What an override says of the keys it matches, unchecked.
