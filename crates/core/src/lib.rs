@@ -6,8 +6,17 @@
 #![forbid(unsafe_code)]
 
 pub mod algorithm;
+pub mod catalog;
+pub mod counter;
 pub mod decision;
+pub mod entry;
+pub mod gossip;
 pub mod limit;
+pub mod news;
+pub mod node;
 pub mod rate;
+pub mod stability;
+pub mod table;
 pub mod time;
 pub mod view;
+pub mod wire;

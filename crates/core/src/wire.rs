@@ -27,6 +27,8 @@ pub const FLAG_ASK: u8 = 1;
 pub const FLAG_ELICIT: u8 = 2;
 /// The sender counts the receiver among those that must confirm.
 pub const FLAG_INCLUDED: u8 = 4;
+/// The receiver has confirmed all that the sender had to say when they met, or met again.
+pub const FLAG_SYNCED: u8 = 8;
 
 /// Extension: the sender's wall clock in microseconds since the epoch (u64, big endian), for the offset metric alone.
 pub const EXTENSION_WALL_CLOCK: u8 = 1;
@@ -129,10 +131,9 @@ pub struct StateItem {
     pub key: [u8; 16],
     /// Its rule.
     pub describe: Describe,
-    /// Buckets: millionths of a token that are missing, rounded up. Windows: tokens used in the present window, times
-    /// a million.
-    pub missing_millionths: u128,
-    /// Windowed limits: the present window's number and the tokens used in the one before.
+    /// Tokens used and not come back yet, rounded up; of a windowed limit, those used in its present window.
+    pub used: u64,
+    /// Windowed limits: the present window's number, and the tokens used in the one before.
     pub window: Option<(u64, u64)>,
     /// What the reporter knows: index into the chunk's replicas, cumulative granted, refunded.
     pub counts: Vec<(u16, u64, u64)>,
@@ -252,7 +253,8 @@ pub fn decode_frame(bytes: &[u8]) -> Result<Frame, DecodeError> {
     let body = checked_body(bytes, FRAME_BYTES_MAX)?;
     let malformed = |e: bincode::error::DecodeError| DecodeError::Malformed(e.to_string());
     let (header, used): (Header, usize) = bincode::decode_from_slice(body, FRAME).map_err(malformed)?;
-    let (updates, used_too): (Vec<Update>, usize) = bincode::decode_from_slice(&body[used..], FRAME).map_err(malformed)?;
+    let (updates, used_too): (Vec<Update>, usize) =
+        bincode::decode_from_slice(&body[used..], FRAME).map_err(malformed)?;
     if used + used_too != body.len() {
         return Err(DecodeError::Trailing(body.len() - used - used_too));
     }
@@ -290,7 +292,11 @@ pub fn encode_message(message: &Message) -> Vec<u8> {
 fn checked_body(bytes: &[u8], bytes_max: usize) -> Result<&[u8], DecodeError> {
     match bytes.split_first() {
         Some((version, body)) if bytes.len() <= bytes_max => {
-            if *version == VERSION { Ok(body) } else { Err(DecodeError::Version(*version)) }
+            if *version == VERSION {
+                Ok(body)
+            } else {
+                Err(DecodeError::Version(*version))
+            }
         }
         _ => Err(DecodeError::Length(bytes.len(), bytes_max)),
     }

@@ -1,0 +1,374 @@
+//! One key: its bucket, its rule and its gossip; decides, charges, and takes in what peers say. It must not know other
+//! keys, the table or the links to peers.
+
+use std::sync::Arc;
+
+use crate::algorithm::{Level, Meter};
+use crate::counter::Slot;
+use crate::decision::Reason;
+use crate::limit::{Accuracy, Algorithm, OnPartition, Rule};
+use crate::news::{News, Silence};
+use crate::stability::{self, Outlook};
+use crate::time::{Nanos, Now};
+use crate::wire::{Describe, Refunds, StateItem, Update};
+
+/// The hash of limit and key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KeyId(pub u128);
+
+impl KeyId {
+    /// As it travels.
+    #[must_use]
+    pub const fn to_bytes(self) -> [u8; 16] {
+        self.0.to_le_bytes()
+    }
+
+    /// As it came.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(u128::from_le_bytes(bytes))
+    }
+}
+
+/// All that is known of one key.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Hash of limit and key.
+    pub key: KeyId,
+    /// The bucket, with every charge that is known.
+    pub meter: Meter,
+    /// The rule that the key meets.
+    pub rule: Arc<Rule>,
+    /// The key's text; `None` while only peers have spoken of it.
+    pub text: Option<Box<str>>,
+    /// Gossip, while there is something to say or hear.
+    pub news: Option<Box<News>>,
+    /// Tokens granted at this node since the key came into the table.
+    pub granted: u64,
+    /// Requests denied at this node since then.
+    pub denied: u64,
+    /// Where its limit is counted.
+    pub tally: u16,
+}
+
+/// The rule's numbers for one key, as a decision and its explanation use them.
+#[derive(Clone, Copy, Debug)]
+pub struct Window {
+    /// Own charges that are not common knowledge, tokens.
+    pub unacked: f64,
+    /// This node's weight.
+    pub weight: f64,
+    /// The most that may be unacked after a grant, tokens.
+    pub allowance: f64,
+}
+
+impl Entry {
+    /// Moves to the present window, if the limit has windows.
+    pub fn roll(&mut self, now: Now) {
+        let before = self.meter.window();
+        if before.is_some() {
+            self.meter.roll(&self.rule, now);
+            self.window_moved(before);
+        }
+    }
+
+    fn window_moved(&mut self, before: Option<u64>) {
+        if self.meter.window() == before {
+            return;
+        }
+        if let Some(news) = &mut self.news {
+            match self.meter {
+                Meter::Fixed(_) => news.new_fixed_window(),
+                _ => news.new_window(),
+            }
+        }
+    }
+
+    /// Tokens left, by the more careful of what is known and what is assumed.
+    #[must_use]
+    pub fn level(&self, now: Now) -> Level {
+        self.careful_meter().level(&self.rule, now)
+    }
+
+    /// The bucket that decisions go by: with the silent peers' assumed spending, where there is a silence.
+    #[must_use]
+    pub fn careful_meter(&self) -> &Meter {
+        self.news.as_ref().and_then(|n| n.silence.as_ref()).map_or(&self.meter, |s| &s.meter)
+    }
+
+    /// The outlook as this key's limit sees it.
+    fn outlook(&self, outlook: &Outlook) -> Outlook {
+        match self.rule.spec().on_partition {
+            OnPartition::Continue => outlook.without_dead(),
+            OnPartition::Share | OnPartition::Deny => *outlook,
+        }
+    }
+
+    /// The stability window for a request of `cost` at a level of `level` tokens.
+    pub fn window(&mut self, now: Now, outlook: &Outlook, level: f64, cost: u64) -> Window {
+        let outlook = self.outlook(outlook);
+        let common = outlook.common(self.rule.spec().accuracy);
+        let (unacked, own, others) = match &mut self.news {
+            Some(news) => (news.unacked(common), f64::from(news.demand_confirmed(now.at)), news.others),
+            None => (0.0, 0.0, 0.0),
+        };
+        let weight = stability::weight(own, others, &outlook);
+        let allowance = stability::allowance(&self.rule, &outlook, weight, level, unacked, cost as f64);
+        Window { unacked, weight, allowance }
+    }
+
+    /// Why `cost` tokens, leaving `reserved`, can't be granted now; `None` when they can.
+    ///
+    /// Call [`Self::roll`] before.
+    pub fn refusal(&mut self, now: Now, outlook: &Outlook, cost: u64, reserved: u64) -> Option<Reason> {
+        if cost > self.rule.capacity() {
+            return Some(Reason::TooLarge);
+        }
+        let level = self.level(now);
+        let late = self.rule.algorithm() == Algorithm::LeakyBucket && self.meter.delayed_too_long(&self.rule, now);
+        if !level.covers(cost.saturating_add(reserved)) || (late && cost > 0) {
+            return Some(Reason::OverLimit);
+        }
+        if cost == 0 {
+            return None;
+        }
+        let silent = self.outlook(outlook).silent > 0;
+        if silent && self.rule.spec().on_partition == OnPartition::Deny {
+            return Some(Reason::Partition);
+        }
+        if (outlook.replicas == 1 && outlook.admitted) || matches!(self.rule.spec().accuracy, Accuracy::Gossip) {
+            return None;
+        }
+        let window = self.window(now, outlook, level.tokens(), cost);
+        if window.unacked + cost as f64 <= window.allowance {
+            return None;
+        }
+        Some(if silent { Reason::Partition } else { Reason::Unconfirmed })
+    }
+
+    /// Grants `cost` tokens. The news must be there, see [`Self::news_or`].
+    pub fn charge(&mut self, now: Now, cost: u64) {
+        self.granted = self.granted.saturating_add(cost);
+        if let Some(news) = &mut self.news {
+            news.granted += cost;
+        }
+        self.each_meter(|meter, rule| meter.charge(rule, now, cost));
+    }
+
+    /// Gives back at most `cost` tokens; returns how many.
+    pub fn refund(&mut self, now: Now, cost: u64) -> u64 {
+        let refunded = self.meter.refund(&self.rule, now, cost);
+        if let Some(news) = &mut self.news {
+            news.refunded += refunded;
+            if let Some(silence) = &mut news.silence {
+                silence.meter.refund(&self.rule, now, refunded);
+            }
+        }
+        refunded
+    }
+
+    fn each_meter(&mut self, mut apply: impl FnMut(&mut Meter, &Rule)) {
+        apply(&mut self.meter, &self.rule);
+        if let Some(silence) = self.news.as_mut().and_then(|n| n.silence.as_mut()) {
+            apply(&mut silence.meter, &self.rule);
+        }
+    }
+
+    /// The gossip, begun from what `totals` says if there was none: (granted, refunded) counts above any told before.
+    pub fn news_or(&mut self, now: Nanos, totals: (u64, u64)) -> &mut News {
+        self.news.get_or_insert_with(|| Box::new(News::new(now, totals.0, totals.1)))
+    }
+
+    /// Goes over to another rule; what was used stays used.
+    pub fn set_rule(&mut self, rule: Arc<Rule>, now: Now) {
+        if *self.rule == *rule {
+            self.rule = rule;
+            return;
+        }
+        let before = self.meter.window();
+        let old = std::mem::replace(&mut self.rule, rule);
+        self.each_meter(|meter, new| meter.rescale(&old, new, now));
+        self.window_moved(before);
+        if let Some(news) = &mut self.news {
+            news.described = 0;
+        }
+    }
+
+    /// What there is to tell of the key now: its state for the wire, noted as told in `tick`.
+    pub fn tell(&mut self, now: Now, tick: u64, outlook: &Outlook) -> Option<Update> {
+        self.roll(now);
+        let common = self.outlook(outlook).common(self.rule.spec().accuracy);
+        let news = self.news.as_mut()?;
+        let demand = news.tell(now.at, tick, common);
+        let describe = news.described == 0 || news.described > outlook.heard;
+        if news.described == 0 {
+            news.described = tick;
+        }
+        self.update(demand, describe)
+    }
+
+    /// The key's state for a peer that missed it, with a description.
+    pub fn tell_again(&mut self, now: Now) -> Option<Update> {
+        self.roll(now);
+        let demand = self.news.as_mut()?.demand.per_second(now.at);
+        self.update(demand, true)
+    }
+
+    fn update(&self, demand: f32, describe: bool) -> Option<Update> {
+        let news = self.news.as_ref()?;
+        let refunds_fresh = news.refunded - news.refunded_base;
+        Some(Update {
+            key: self.key.to_bytes(),
+            granted: news.granted,
+            fresh: news.fresh(),
+            refunds: (refunds_fresh > 0).then_some(Refunds { refunded: news.refunded, fresh: refunds_fresh }),
+            window: self.meter.window(),
+            demand,
+            describe: describe.then(|| describe_rule(&self.rule)),
+        })
+    }
+
+    /// Takes in what the replica in `slot` says of itself, and moves the bucket by what its counters moved.
+    pub fn learn(&mut self, slot: Slot, update: &Update, now: Now, totals: (u64, u64)) {
+        self.roll(now);
+        self.news_or(now.at, totals);
+        if let Some(window) = update.window {
+            let before = self.meter.window();
+            self.each_meter(|meter, rule| meter.roll_to(rule, window));
+            self.window_moved(before);
+        }
+        let capacity = self.rule.capacity();
+        let Some(news) = &mut self.news else { return };
+        let first = news.counts.granted(slot) == 0;
+        let was_settled = news.peers.iter().any(|p| p.slot == slot && p.settled);
+        let (refunded, refunds_fresh) = update.refunds.map_or((0, 0), |r| (r.refunded, r.fresh));
+        let step = news.counts.learn(slot, update.granted, refunded);
+        // an older frame than the last one heard says nothing new
+        if step.granted == 0 && step.refunded == 0 && update.granted < news.counts.granted(slot) {
+            return;
+        }
+        news.hear(slot, update.demand, update.fresh == 0 && refunds_fresh == 0, now.at);
+        // at first contact the whole count is no news: only what is newer than the baseline, and no more than fits
+        let charged = if first { update.fresh.min(capacity) } else { step.granted.min(update.fresh) };
+        let refunded = if first { refunds_fresh } else { step.refunded.min(refunds_fresh) };
+        // charges from before the baseline that were missed: unless the replica had settled, they belong to the window before
+        let older = if first || was_settled { 0 } else { (step.granted - charged).min(capacity) };
+        let window = update.window.unwrap_or(0);
+        self.each_meter(|meter, rule| {
+            meter.charge_window(rule, now, window.saturating_sub(1), older);
+            meter.charge_window(rule, now, window, charged);
+            meter.refund(rule, now, refunded);
+        });
+    }
+
+    /// Takes in what a peer reports of the key in a state transfer: the lower level of the two, and the counters it holds.
+    ///
+    /// `slots` says whose counters the report's indexes are. What is known here beyond the report's counters is charged
+    /// on top of the reported level, since that can't hold it.
+    pub fn adopt(&mut self, item: &StateItem, slots: &[Option<Slot>], now: Now, totals: (u64, u64)) {
+        self.roll(now);
+        let own_start = self.news_or(now.at, totals).base;
+        let (mut reported_lacks, mut known_lacks) = (0u64, 0u64);
+        let Some(news) = &mut self.news else { return };
+        let mut told_own = own_start;
+        for (index, granted, refunded) in &item.counts {
+            let Some(slot) = slots.get(usize::from(*index)).copied().flatten() else { continue };
+            if slot == Slot::OWN {
+                told_own = told_own.max(*granted);
+                continue;
+            }
+            let known = news.counts.granted(slot);
+            let step = news.counts.learn(slot, *granted, *refunded);
+            if known > 0 {
+                known_lacks = known_lacks.saturating_add(step.granted);
+                reported_lacks = reported_lacks.saturating_add(known.saturating_sub(*granted));
+            } else {
+                news.hear(slot, 0.0, false, now.at);
+            }
+        }
+        reported_lacks = reported_lacks.saturating_add(news.granted.saturating_sub(told_own));
+        let rule = Arc::clone(&self.rule);
+        let mut reported = Meter::full(&rule, now);
+        reported.roll(&rule, now);
+        if let Some((window, previous)) = item.window {
+            reported.roll_to(&rule, window);
+            reported.charge_window(&rule, now, window.saturating_sub(1), previous);
+            reported.charge_window(&rule, now, window, item.used);
+        } else {
+            reported.charge(&rule, now, item.used);
+        }
+        reported.charge(&rule, now, reported_lacks);
+        let before = self.meter.window();
+        self.each_meter(|meter, rule| {
+            meter.charge(rule, now, known_lacks);
+            let (told, known) = (reported.level(rule, now), meter.level(rule, now));
+            if told.parts < known.parts {
+                *meter = reported.clone();
+            }
+        });
+        self.window_moved(before);
+    }
+
+    /// Lets time pass for silent peers: what they are assumed to spend is charged to the careful copy of the bucket,
+    /// and own charges that only they have not confirmed leave the window at this node's share.
+    pub fn assume(&mut self, now: Now, outlook: &Outlook, silent: &[(Slot, bool)]) {
+        let outlook = self.outlook(outlook);
+        if outlook.silent == 0 {
+            self.end_silence();
+            return;
+        }
+        let skip_dead = self.rule.spec().on_partition == OnPartition::Continue;
+        let common = outlook.common(self.rule.spec().accuracy);
+        let Some(news) = &mut self.news else { return };
+        let silence = news.silence.get_or_insert_with(|| {
+            Box::new(Silence { meter: self.meter.clone(), assumed_until: now.at, carry: 0.0, held: 0.0 })
+        });
+        let passed = now.at.since(silence.assumed_until).as_secs_f64();
+        silence.assumed_until = now.at;
+        let own = f64::from(news.demand_confirmed(now.at));
+        let is_silent = |slot: Slot| silent.iter().any(|(s, dead)| *s == slot && !(skip_dead && *dead));
+        let silent_demand = news.peers.iter().filter(|p| is_silent(p.slot)).map(|p| f64::from(p.demand)).sum();
+        let refilled = self.rule.rate().per_second() * passed;
+        let assumed = stability::weight_of_silent(own, news.others, silent_demand, &outlook) * refilled;
+        let share = stability::weight(own, news.others, &outlook) * refilled;
+        news.unacked(common);
+        news.release(share);
+        if let Some(silence) = &mut news.silence {
+            let whole = (silence.carry + assumed).floor();
+            silence.carry += assumed - whole;
+            silence.meter.charge(&self.rule, now, whole as u64);
+        }
+    }
+
+    /// The silent have spoken: the guesses are dropped, the truth comes as news.
+    pub fn end_silence(&mut self) {
+        if let Some(news) = &mut self.news {
+            news.silence = None;
+        }
+    }
+}
+
+/// A rule for the wire.
+#[must_use]
+pub fn describe_rule(rule: &Rule) -> Describe {
+    let (accuracy, overshoot) = match rule.spec().accuracy {
+        Accuracy::Strict => (0, 0.0),
+        Accuracy::Bounded { max_overshoot } => (1, max_overshoot),
+        Accuracy::Gossip => (2, 0.0),
+    };
+    Describe {
+        limit: rule.limit().to_owned(),
+        inline: rule.origin() == crate::limit::Origin::Inline,
+        algorithm: match rule.algorithm() {
+            Algorithm::TokenBucket => 0,
+            Algorithm::LeakyBucket => 1,
+            Algorithm::FixedWindow => 2,
+            Algorithm::SlidingWindow => 3,
+        },
+        tokens: rule.rate().tokens(),
+        period: rule.rate().period().0,
+        capacity: rule.capacity(),
+        accuracy,
+        overshoot_ppm: (overshoot * 1e6) as u32,
+    }
+}

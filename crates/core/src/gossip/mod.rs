@@ -1,0 +1,255 @@
+//! The links to all peers together: who counts, what all of them have confirmed, who is silent. It must not know keys'
+//! states or limits.
+
+mod peer;
+
+pub use peer::Peer;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::counter::Slot;
+use crate::stability::Outlook;
+use crate::time::Nanos;
+use crate::view::{PeerState, ReplicaId};
+
+/// With nothing to say, a peer still hears from us so often; well below any time after which it would call us silent.
+pub const KEEP_ALIVE: Nanos = Nanos::from_millis(50);
+/// Round trips after which a peer counts as silent, where that is longer than the configured time.
+const STALE_ROUND_TRIPS: u64 = 5;
+/// Replicas that are gone for good are remembered, so that a late frame does not bring one back: so many.
+const GONE_MAX: usize = 128;
+/// The most peers; beyond about a hundred a full mesh costs more than it is worth.
+pub const PEERS_MAX: usize = 1023;
+/// The most convergence times kept until somebody takes them.
+const CONVERGED_MAX: usize = 4096;
+
+/// Times that rule the links.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// Between ticks.
+    pub interval: Nanos,
+    /// A peer not heard of for so long is silent, or for five round trips if that is longer.
+    pub stale_after: Nanos,
+    /// A peer not heard of for so long is forgotten: its share goes to the others.
+    pub forget_after: Nanos,
+}
+
+/// All links.
+#[derive(Debug)]
+pub struct Links {
+    /// The peers, in the order they were met.
+    pub peers: Vec<Peer>,
+    /// Ticks so far.
+    pub tick: u64,
+    /// Whether the peers count this node in.
+    pub admitted: bool,
+    /// The newest tick that carried news.
+    news_tick: u64,
+    /// Ticks with news that not all have confirmed, and when they were.
+    unconfirmed: VecDeque<(u64, Nanos)>,
+    converged: Vec<Nanos>,
+    slots_used: u16,
+    slots_free: Vec<Slot>,
+    gone: VecDeque<ReplicaId>,
+    own: ReplicaId,
+    pace: Pace,
+}
+
+impl Links {
+    /// Of a node that has met nobody yet.
+    #[must_use]
+    pub fn new(own: ReplicaId, pace: Pace, admitted: bool) -> Self {
+        Self {
+            peers: Vec::new(),
+            tick: 0,
+            admitted,
+            news_tick: 0,
+            unconfirmed: VecDeque::new(),
+            converged: Vec::new(),
+            slots_used: 0,
+            slots_free: Vec::new(),
+            gone: VecDeque::new(),
+            own,
+            pace,
+        }
+    }
+
+    /// The link to `replica`.
+    pub fn find(&mut self, replica: &ReplicaId) -> Option<&mut Peer> {
+        self.peers.iter_mut().find(|p| p.replica == *replica)
+    }
+
+    /// Meets a replica. Returns the slot of a forerunner whose place it takes, to be forgotten everywhere; `None` also
+    /// when the replica was met before, is gone for good, is a forerunner itself, or is this node.
+    pub fn meet(&mut self, now: Nanos, replica: &ReplicaId) -> Option<Slot> {
+        let newer = self.peers.iter().any(|p| p.replica.node == replica.node && p.replica >= *replica);
+        if newer || replica.node == self.own.node || self.gone.contains(replica) || self.peers.len() >= PEERS_MAX {
+            if let Some(peer) = self.find(replica) {
+                peer.dead = false;
+            }
+            return None;
+        }
+        let forerunner = self.peers.iter().find(|p| p.replica.node == replica.node).map(|p| p.replica.clone());
+        let freed = forerunner.and_then(|old| self.part(&old));
+        // not given away again in this very call: the freed slot must be forgotten first
+        let slot = self.slots_free.pop().unwrap_or_else(|| {
+            self.slots_used += 1;
+            Slot(self.slots_used)
+        });
+        self.peers.push(Peer::new(replica.clone(), slot, now, self.tick));
+        freed
+    }
+
+    /// Parts with a replica for good. Returns its slot, which must be forgotten everywhere and then [freed](Self::free).
+    pub fn part(&mut self, replica: &ReplicaId) -> Option<Slot> {
+        let place = self.peers.iter().position(|p| p.replica == *replica)?;
+        let peer = self.peers.remove(place);
+        if self.gone.len() >= GONE_MAX {
+            self.gone.pop_front();
+        }
+        self.gone.push_back(peer.replica);
+        Some(peer.slot)
+    }
+
+    /// A slot that nobody has any counts of may be given to another replica.
+    pub fn free(&mut self, slot: Slot) {
+        self.slots_free.push(slot);
+    }
+
+    /// Judges who is silent, who is back, and who is to be forgotten: those replicas are returned.
+    pub fn judge(&mut self, now: Nanos) -> Vec<ReplicaId> {
+        let tick = self.tick;
+        let mut forgotten = Vec::new();
+        for peer in &mut self.peers {
+            peer.expire(now, self.pace.interval);
+            peer.note_synced();
+            let quiet = now.since(peer.heard);
+            let stale = quiet > self.pace.stale_after.max(peer.round_trip().times(STALE_ROUND_TRIPS));
+            let in_step = !stale && peer.synced() && peer.synced_to_us;
+            match peer.state {
+                PeerState::Alive if stale => {
+                    peer.state = PeerState::Silent;
+                    peer.start_over(tick + 1);
+                }
+                PeerState::Joining | PeerState::Silent if in_step => {
+                    peer.state = PeerState::Alive;
+                    peer.dead = false;
+                }
+                _ if quiet > self.pace.forget_after => forgotten.push(peer.replica.clone()),
+                _ => {}
+            }
+        }
+        let met = self.peers.iter().filter(|p| p.state != PeerState::Silent);
+        self.admitted |= !self.peers.is_empty() && met.into_iter().all(|p| p.includes_us);
+        forgotten
+    }
+
+    /// Whether a peer is stale: there is no use in sending it news.
+    #[must_use]
+    pub fn stale(&self, peer: &Peer, now: Nanos) -> bool {
+        peer.state == PeerState::Silent && now.since(peer.heard) > self.pace.stale_after
+    }
+
+    /// Notes that the present tick carries news.
+    pub fn note_news(&mut self, now: Nanos) {
+        self.news_tick = self.tick;
+        if !self.peers.is_empty() {
+            self.unconfirmed.push_back((self.tick, now));
+        }
+    }
+
+    /// The newest tick that all must have heard to be heard of; what is newer carries no news.
+    #[must_use]
+    pub const fn news_tick(&self) -> u64 {
+        self.news_tick
+    }
+
+    /// What decisions need to know; also notes which ticks have become common.
+    pub fn outlook(&mut self, now: Nanos) -> Outlook {
+        let tick = self.tick;
+        let alive = || self.peers.iter().filter(|p| p.state == PeerState::Alive);
+        let heard = alive().map(|p| p.confirmed(tick)).min().unwrap_or(tick);
+        let stable = alive().map(|p| p.stable_told).min().unwrap_or(tick);
+        // once all news is stable, so is every tick since
+        let stable = if stable >= self.news_tick { heard } else { stable };
+        let round_trip = alive().map(Peer::round_trip).max().unwrap_or(Nanos::ZERO);
+        while let Some((oldest, at)) = self.unconfirmed.front()
+            && *oldest <= heard
+        {
+            if self.converged.len() < CONVERGED_MAX {
+                self.converged.push(now.since(*at));
+            }
+            self.unconfirmed.pop_front();
+        }
+        let count = |state| self.peers.iter().filter(|p| p.state == state).count();
+        let small = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        Outlook {
+            replicas: small(self.peers.len() + 1),
+            dead: small(self.peers.iter().filter(|p| p.dead && p.state == PeerState::Silent).count()),
+            admitted: self.admitted,
+            heard,
+            stable,
+            silent: small(count(PeerState::Silent)),
+            settle: round_trip.plus(self.pace.interval.times(2)),
+        }
+    }
+
+    /// The silent peers, each with whether membership calls it dead.
+    #[must_use]
+    pub fn silent(&self) -> Arc<[(Slot, bool)]> {
+        self.peers.iter().filter(|p| p.state == PeerState::Silent).map(|p| (p.slot, p.dead)).collect()
+    }
+
+    /// Times from a tick with news to its being confirmed by all, since the last call.
+    pub fn take_converged(&mut self) -> Vec<Nanos> {
+        std::mem::take(&mut self.converged)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn replica(node: &str, incarnation: u64) -> ReplicaId {
+        ReplicaId { node: node.into(), incarnation }
+    }
+
+    fn links() -> Links {
+        let pace = Pace {
+            interval: Nanos::from_millis(10),
+            stale_after: Nanos::from_millis(200),
+            forget_after: Nanos::from_secs(60),
+        };
+        Links::new(replica("a", 1), pace, false)
+    }
+
+    #[test]
+    fn a_restarted_node_takes_the_place_of_its_forerunner_and_no_late_word_brings_that_back() {
+        let mut links = links();
+        assert_eq!(links.meet(Nanos::ZERO, &replica("b", 1)), None);
+        let old = links.find(&replica("b", 1)).expect("met").slot;
+        assert_eq!(links.meet(Nanos::ZERO, &replica("b", 2)), Some(old));
+        assert_ne!(links.find(&replica("b", 2)).expect("met").slot, old);
+        links.meet(Nanos::ZERO, &replica("b", 1));
+        assert!(links.find(&replica("b", 1)).is_none());
+        links.part(&replica("b", 2));
+        links.meet(Nanos::ZERO, &replica("b", 2));
+        assert!(links.peers.is_empty());
+    }
+
+    #[test]
+    fn a_node_is_never_its_own_peer() {
+        let mut links = links();
+        links.meet(Nanos::ZERO, &replica("a", 2));
+        assert!(links.peers.is_empty());
+    }
+
+    #[test]
+    fn a_peer_that_never_speaks_is_forgotten_in_the_end() {
+        let mut links = links();
+        links.meet(Nanos::ZERO, &replica("b", 1));
+        assert!(links.judge(Nanos::from_secs(59)).is_empty());
+        assert_eq!(links.judge(Nanos::from_secs(61)), vec![replica("b", 1)]);
+    }
+}

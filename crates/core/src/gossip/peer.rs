@@ -1,0 +1,382 @@
+//! One link: sequence numbers, confirmations, loss, and what the peer has still to be told. It must not know keys'
+//! states or other peers.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::counter::Slot;
+use crate::entry::KeyId;
+use crate::time::Nanos;
+use crate::view::{PeerState, ReplicaId};
+use crate::wire::{Ack, FLAG_INCLUDED, FLAG_SYNCED, Header};
+
+/// A frame counts as lost when one sent so many later was received.
+const REORDER_MAX: u64 = 3;
+/// Frames older than this many behind the newest are ignored; it is the width of [`Ack::bits`].
+const WINDOW: u64 = 64;
+/// The most keys queued one by one; beyond, the peer is told everything anew.
+const BACKLOG_MAX: usize = 100_000;
+/// The round trip assumed before the first is measured.
+const ROUND_TRIP_FIRST: Nanos = Nanos::from_millis(20);
+
+/// A frame under way.
+#[derive(Debug)]
+struct Sent {
+    seq: u64,
+    at: Nanos,
+    /// The oldest tick whose news it carries; `None`: it carries none.
+    tick: Option<u64>,
+    /// The stable tick it announces.
+    stable: u64,
+    keys: Arc<[KeyId]>,
+}
+
+/// What the peer has still to be told.
+#[derive(Debug)]
+enum Backlog {
+    /// Keys, and the oldest tick whose news they hold.
+    Keys(VecDeque<KeyId>, u64),
+    /// Every key that has something to say: the two have just met, or met again.
+    Everything(u64),
+}
+
+/// One peer and the link to it.
+#[derive(Debug)]
+pub struct Peer {
+    /// Who.
+    pub replica: ReplicaId,
+    /// Its short name here.
+    pub slot: Slot,
+    /// How it stands.
+    pub state: PeerState,
+    /// Whether membership calls it dead.
+    pub dead: bool,
+    /// When it was last heard, or met.
+    pub heard: Nanos,
+    /// Whether it was ever heard.
+    pub spoke: bool,
+    /// Whether it counts this node among those that must confirm.
+    pub includes_us: bool,
+    /// Whether it says that this node has confirmed all it had to say when they met.
+    pub synced_to_us: bool,
+    /// Whether this node must confirm something at the next tick.
+    pub owes_ack: bool,
+    /// When something was sent last.
+    pub sent_at: Nanos,
+    /// Smoothed round trip.
+    pub round_trip: Option<Nanos>,
+    /// Its wall clock minus ours in seconds, smoothed.
+    pub clock_offset: Option<f64>,
+    /// Keys that it named and this node can't place.
+    pub unknown: Vec<[u8; 16]>,
+    /// Frames sent, received, and noticed as lost.
+    pub frames: (u64, u64, u64),
+    /// The newest stable tick that it has confirmed hearing of.
+    pub stable_told: u64,
+    in_flight: VecDeque<Sent>,
+    backlog: Backlog,
+    synced: bool,
+    seq: u64,
+    received_high: u64,
+    received_bits: u64,
+    received_at: Nanos,
+}
+
+impl Peer {
+    /// A peer just met: it is to be told everything that has happened up to `tick`.
+    #[must_use]
+    pub fn new(replica: ReplicaId, slot: Slot, now: Nanos, tick: u64) -> Self {
+        Self {
+            replica,
+            slot,
+            state: PeerState::Joining,
+            dead: false,
+            heard: now,
+            spoke: false,
+            includes_us: false,
+            synced_to_us: false,
+            owes_ack: false,
+            sent_at: Nanos::ZERO,
+            round_trip: None,
+            clock_offset: None,
+            unknown: Vec::new(),
+            frames: (0, 0, 0),
+            stable_told: 0,
+            in_flight: VecDeque::new(),
+            backlog: Backlog::Everything(tick),
+            synced: false,
+            seq: 0,
+            received_high: 0,
+            received_bits: 0,
+            received_at: Nanos::ZERO,
+        }
+    }
+
+    /// The round trip, or a guess before the first.
+    #[must_use]
+    pub fn round_trip(&self) -> Nanos {
+        self.round_trip.unwrap_or(ROUND_TRIP_FIRST)
+    }
+
+    /// The newest tick up to which it has confirmed everything; `last` is the newest there is.
+    #[must_use]
+    pub fn confirmed(&self, last: u64) -> u64 {
+        let waiting = match &self.backlog {
+            Backlog::Keys(keys, tick) => (!keys.is_empty()).then_some(*tick),
+            Backlog::Everything(tick) => Some(*tick),
+        };
+        let oldest = self.in_flight.iter().filter_map(|s| s.tick).chain(waiting).min();
+        oldest.map_or(last, |tick| tick.saturating_sub(1))
+    }
+
+    /// Whether it has confirmed all there was to say when they met.
+    #[must_use]
+    pub const fn synced(&self) -> bool {
+        self.synced
+    }
+
+    /// Gives up on single keys: it will be told everything anew, as of `tick`.
+    pub fn start_over(&mut self, tick: u64) {
+        let oldest = self.confirmed(tick.saturating_sub(1)) + 1;
+        self.in_flight.clear();
+        self.backlog = Backlog::Everything(oldest.min(tick));
+        self.synced = false;
+    }
+
+    /// Whether it waits to be told everything.
+    #[must_use]
+    pub const fn wants_everything(&self) -> bool {
+        matches!(self.backlog, Backlog::Everything(_))
+    }
+
+    /// Answers [`Self::wants_everything`]: these are all the keys there are.
+    pub fn queue_everything(&mut self, keys: impl IntoIterator<Item = KeyId>) {
+        if let Backlog::Everything(tick) = self.backlog {
+            self.backlog = Backlog::Keys(keys.into_iter().collect(), tick);
+        }
+    }
+
+    /// Queues keys to be told again, since news of `tick` was lost.
+    pub fn queue(&mut self, keys: &[KeyId], tick: u64) {
+        let Backlog::Keys(queued, oldest) = &mut self.backlog else { return };
+        *oldest = if queued.is_empty() { tick } else { (*oldest).min(tick) };
+        queued.extend(keys);
+        if queued.len() > BACKLOG_MAX {
+            self.start_over(tick);
+        }
+    }
+
+    /// Takes up to `most` queued keys, and the oldest tick whose news they hold.
+    pub fn take_queued(&mut self, most: usize) -> (Vec<KeyId>, u64) {
+        match &mut self.backlog {
+            Backlog::Keys(queued, tick) => (queued.drain(..most.min(queued.len())).collect(), *tick),
+            Backlog::Everything(tick) => (Vec::new(), *tick),
+        }
+    }
+
+    /// The confirmation to put into the next frame.
+    fn ack(&self, now: Nanos) -> Option<Ack> {
+        (self.received_high > 0).then(|| Ack {
+            of: self.replica.incarnation,
+            high: self.received_high,
+            bits: self.received_bits,
+            delay_us: now.since(self.received_at).0 / 1000,
+        })
+    }
+
+    /// The header of the next frame, which carries news as old as `tick` of `keys`; it is noted as under way.
+    pub fn next_header(&mut self, now: Nanos, own: u64, stable: u64, tick: Option<u64>, keys: Arc<[KeyId]>) -> Header {
+        self.seq += 1;
+        self.frames.0 += 1;
+        self.sent_at = now;
+        self.owes_ack = false;
+        self.in_flight.push_back(Sent { seq: self.seq, at: now, tick, stable, keys });
+        let mut flags = 0;
+        if self.state != PeerState::Joining {
+            flags |= FLAG_INCLUDED;
+        }
+        if self.synced {
+            flags |= FLAG_SYNCED;
+        }
+        let unknown = std::mem::take(&mut self.unknown);
+        Header { incarnation: own, seq: self.seq, ack: self.ack(now), stable, flags, unknown, extensions: Vec::new() }
+    }
+
+    /// Notes a frame received. False when it is a duplicate or too old to be told from one.
+    pub fn receive(&mut self, header: &Header, now: Nanos) -> bool {
+        let seq = header.seq;
+        if seq > self.received_high {
+            let ahead = seq - self.received_high;
+            self.received_bits = match ahead {
+                1..=63 => (self.received_bits << ahead) | (u64::from(self.received_high > 0) << (ahead - 1)),
+                64 => u64::from(self.received_high > 0) << 63,
+                _ => 0,
+            };
+            self.received_high = seq;
+            self.received_at = now;
+        } else {
+            let behind = self.received_high - seq;
+            if behind == 0 || behind > WINDOW || self.received_bits >> (behind - 1) & 1 == 1 {
+                return false;
+            }
+            self.received_bits |= 1 << (behind - 1);
+        }
+        self.frames.1 += 1;
+        self.heard = now;
+        self.spoke = true;
+        self.includes_us = header.flags & FLAG_INCLUDED != 0;
+        self.synced_to_us = header.flags & FLAG_SYNCED != 0;
+        true
+    }
+
+    /// Takes in a confirmation; `own` is this node's incarnation.
+    pub fn confirm(&mut self, ack: &Ack, own: u64, now: Nanos) {
+        if ack.of != own || ack.high > self.seq {
+            return;
+        }
+        let got = |seq: u64| {
+            seq == ack.high
+                || (seq < ack.high && ack.high - seq <= WINDOW && ack.bits >> (ack.high - seq - 1) & 1 == 1)
+        };
+        let mut lost = Vec::new();
+        let (mut stable, mut sample) = (self.stable_told, None);
+        self.in_flight.retain(|sent| {
+            if got(sent.seq) {
+                stable = stable.max(sent.stable);
+                if sent.seq == ack.high {
+                    sample = Some(now.since(sent.at).since(Nanos(ack.delay_us.saturating_mul(1000))));
+                }
+                return false;
+            }
+            if sent.seq + REORDER_MAX <= ack.high {
+                lost.push((Arc::clone(&sent.keys), sent.tick));
+                return false;
+            }
+            true
+        });
+        self.stable_told = stable;
+        self.lose(lost);
+        if let Some(sample) = sample {
+            self.round_trip = Some(match self.round_trip {
+                Some(smoothed) => Nanos((smoothed.0 / 8).saturating_mul(7).saturating_add(sample.0 / 8)),
+                None => sample,
+            });
+        }
+        self.note_synced();
+    }
+
+    /// Notices frames that were not confirmed for so long that they must be lost.
+    pub fn expire(&mut self, now: Nanos, interval: Nanos) {
+        let patience = self.round_trip().times(2).plus(interval.times(3));
+        let mut lost = Vec::new();
+        self.in_flight.retain(|sent| {
+            let waits = now.since(sent.at) <= patience;
+            if !waits {
+                lost.push((Arc::clone(&sent.keys), sent.tick));
+            }
+            waits
+        });
+        self.lose(lost);
+    }
+
+    fn lose(&mut self, lost: Vec<(Arc<[KeyId]>, Option<u64>)>) {
+        for (keys, tick) in lost {
+            // a frame without news asks for nothing, and its loss costs nothing
+            if let Some(tick) = tick {
+                self.frames.2 += 1;
+                self.queue(&keys, tick);
+            }
+        }
+    }
+
+    /// Notes whether everything there was to say has been confirmed by now.
+    pub fn note_synced(&mut self) {
+        let idle = matches!(&self.backlog, Backlog::Keys(keys, _) if keys.is_empty());
+        self.synced |= self.spoke && idle && self.in_flight.iter().all(|s| s.tick.is_none());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn peer() -> Peer {
+        let mut peer = Peer::new(ReplicaId { node: "b".into(), incarnation: 7 }, Slot(1), Nanos::ZERO, 0);
+        peer.queue_everything([]);
+        peer
+    }
+
+    fn send(peer: &mut Peer, tick: u64) -> Header {
+        peer.next_header(Nanos(tick), 3, 0, Some(tick), Arc::from([KeyId(u128::from(tick))]))
+    }
+
+    fn header(seq: u64) -> Header {
+        Header { incarnation: 7, seq, ack: None, stable: 0, flags: 0, unknown: vec![], extensions: vec![] }
+    }
+
+    fn ack(high: u64, bits: u64) -> Ack {
+        Ack { of: 3, high, bits, delay_us: 0 }
+    }
+
+    #[test]
+    fn a_tick_is_confirmed_only_with_all_before_it() {
+        let mut peer = peer();
+        for tick in 1..=3 {
+            send(&mut peer, tick);
+        }
+        assert_eq!(peer.confirmed(3), 0);
+        peer.confirm(&ack(3, 0), 3, Nanos(10));
+        assert_eq!(peer.confirmed(3), 0, "1 and 2 may still come");
+        peer.confirm(&ack(3, 0b11), 3, Nanos(10));
+        assert_eq!(peer.confirmed(3), 3);
+    }
+
+    #[test]
+    fn a_lost_frame_holds_its_tick_until_its_keys_were_told_again() {
+        let mut peer = peer();
+        for tick in 1..=4 {
+            send(&mut peer, tick);
+        }
+        peer.confirm(&ack(4, 0b011), 3, Nanos(10));
+        assert_eq!(peer.confirmed(4), 0);
+        let (keys, tick) = peer.take_queued(10);
+        assert_eq!((keys, tick), (vec![KeyId(1)], 1));
+        peer.next_header(Nanos(5), 3, 0, Some(tick), Arc::from([KeyId(1)]));
+        assert_eq!(peer.confirmed(5), 0);
+        peer.confirm(&ack(5, 0b111), 3, Nanos(10));
+        assert_eq!(peer.confirmed(5), 5);
+    }
+
+    #[test]
+    fn confirmations_of_another_run_or_of_frames_never_sent_are_ignored() {
+        let mut peer = peer();
+        send(&mut peer, 1);
+        peer.confirm(&Ack { of: 2, ..ack(1, 0) }, 3, Nanos(10));
+        peer.confirm(&ack(9, u64::MAX), 3, Nanos(10));
+        assert_eq!(peer.confirmed(1), 0);
+    }
+
+    proptest! {
+        #[test]
+        fn each_frame_is_received_once_and_acks_tell_the_truth(seqs in proptest::collection::vec(1..200u64, 1..300)) {
+            let mut peer = peer();
+            let mut seen = std::collections::BTreeSet::new();
+            for seq in seqs {
+                let high = seen.last().copied().unwrap_or(0);
+                let fresh = peer.receive(&header(seq), Nanos::ZERO);
+                if seq + WINDOW < high {
+                    prop_assert!(!fresh);
+                } else {
+                    prop_assert_eq!(fresh, seen.insert(seq));
+                }
+                let ack = peer.ack(Nanos::ZERO).expect("something was received");
+                prop_assert_eq!(Some(&ack.high), seen.last());
+                for behind in 1..=WINDOW.min(ack.high) {
+                    let told = ack.bits >> (behind - 1) & 1 == 1;
+                    prop_assert_eq!(told, seen.contains(&(ack.high - behind)), "{} behind {}", behind, ack.high);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,427 @@
+//! What a key has to say and what was heard of it: own counters and which of them are common knowledge, demand, peers'
+//! counters. Present only while there is something to say. It must not know frames or other keys.
+
+use crate::algorithm::Meter;
+use crate::counter::{Counts, Slot};
+use crate::time::Nanos;
+
+/// Demand is smoothed over slots of this length.
+const DEMAND_SLOT: Nanos = Nanos::from_millis(10);
+/// The weight of a slot: the time constant is ten slots, 100 ms.
+const DEMAND_ALPHA: f32 = 0.1;
+/// Below this many tokens a second a demand is none.
+const DEMAND_NONE: f32 = 0.05;
+/// A demand is told again when it has moved by more than this part.
+const DEMAND_MOVED: f32 = 0.125;
+
+/// How long heard counters are kept after the key fell quiet. A frame that comes later than 64 others is ignored, and
+/// 64 frames take at least 3.2 s (keep-alive 50 ms): no late frame can find the counters gone and be charged twice.
+pub const QUIET_KEEP: Nanos = Nanos::from_secs(5);
+
+/// How many spans of ticks a key tells apart.
+const SPANS: usize = 6;
+
+/// A smoothed rate of offered tokens.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Demand {
+    smoothed: f32,
+    pending: f32,
+    slot: u64,
+}
+
+impl Demand {
+    /// `cost` more tokens were asked for.
+    pub fn offer(&mut self, now: Nanos, cost: u64) {
+        self.fold(now);
+        self.pending += cost as f32;
+    }
+
+    /// Tokens a second, over the slots that are complete; 0 when it is next to nothing.
+    pub fn per_second(&mut self, now: Nanos) -> f32 {
+        self.fold(now);
+        self.smoothed
+    }
+
+    fn fold(&mut self, now: Nanos) {
+        let slot = now.0 / DEMAND_SLOT.0;
+        if slot <= self.slot {
+            return;
+        }
+        let offered = self.pending * (Nanos::SECOND.0 / DEMAND_SLOT.0) as f32;
+        self.smoothed += DEMAND_ALPHA * (offered - self.smoothed);
+        self.smoothed *= power(1.0 - DEMAND_ALPHA, slot - self.slot - 1);
+        if self.smoothed < DEMAND_NONE {
+            self.smoothed = 0.0;
+        }
+        self.pending = 0.0;
+        self.slot = slot;
+    }
+}
+
+/// `base^n` by squaring: the platform's own `powi` may round otherwise on another machine, and runs must repeat.
+fn power(mut base: f32, mut n: u64) -> f32 {
+    let mut result = 1.0;
+    while n > 0 && base > 0.0 {
+        if n & 1 == 1 {
+            result *= base;
+        }
+        base *= base;
+        n >>= 1;
+    }
+    result
+}
+
+/// What was told in a run of ticks.
+#[derive(Clone, Copy, Debug, Default)]
+struct Span {
+    /// The last tick of the run.
+    tick: u64,
+    /// Own cumulative grants then.
+    granted: u64,
+    /// The demand told last, and the least one told.
+    demand: f32,
+    demand_least: f32,
+}
+
+/// Which own charges are common knowledge: a short queue of what was told when.
+#[derive(Clone, Debug, Default)]
+pub struct Spans {
+    acked: u64,
+    acked_demand: f32,
+    spans: [Span; SPANS],
+    len: u8,
+}
+
+impl Spans {
+    /// Everything up to `granted` counts as common knowledge.
+    pub const fn settled(granted: u64) -> Self {
+        const NONE: Span = Span { tick: 0, granted: 0, demand: 0.0, demand_least: 0.0 };
+        Self { acked: granted, acked_demand: 0.0, spans: [NONE; SPANS], len: 0 }
+    }
+
+    /// Notes that `granted` and `demand` are told in `tick`, while ticks up to `common` are common knowledge.
+    ///
+    /// A span covers a sixth of the ticks under way or a little more. So the queue never overflows for long, whatever
+    /// the round trip, and a charge waits at most a sixth longer than it must.
+    fn told(&mut self, tick: u64, granted: u64, demand: f32, common: u64) {
+        let width = tick.saturating_sub(common) / (SPANS as u64 - 1) + 1;
+        let len = usize::from(self.len);
+        match self.spans[..len].last_mut() {
+            Some(last) if last.tick / width == tick / width || len == SPANS => {
+                *last = Span { tick, granted, demand, demand_least: last.demand_least.min(demand) };
+            }
+            _ => {
+                self.spans[len] = Span { tick, granted, demand, demand_least: demand };
+                self.len += 1;
+            }
+        }
+    }
+
+    /// Lets go of what has become common knowledge.
+    fn confirm(&mut self, common: u64) {
+        let done = self.spans[..usize::from(self.len)].iter().take_while(|s| s.tick <= common).count();
+        if done > 0 {
+            let last = self.spans[done - 1];
+            (self.acked, self.acked_demand) = (last.granted, last.demand);
+            self.spans.copy_within(done..usize::from(self.len), 0);
+            self.len -= u8::try_from(done).unwrap_or(self.len);
+        }
+    }
+
+    /// The least demand that a live peer may hold to be this node's, given the present one.
+    fn demand_confirmed(&self, present: f32) -> f32 {
+        let spans = &self.spans[..usize::from(self.len)];
+        spans.iter().map(|s| s.demand_least).fold(present.min(self.acked_demand), f32::min)
+    }
+}
+
+/// What one peer said of the key.
+#[derive(Clone, Copy, Debug)]
+pub struct PeerNews {
+    /// Who.
+    pub slot: Slot,
+    /// Whether the peer's charges are all common knowledge, by its own word: then nothing of it need be kept.
+    pub settled: bool,
+    /// Its smoothed offered load, tokens a second.
+    pub demand: f32,
+    /// When it last spoke of the key.
+    pub heard: Nanos,
+}
+
+/// All of a key's gossip.
+#[derive(Clone, Debug)]
+pub struct News {
+    /// Own cumulative grants.
+    pub granted: u64,
+    /// Own cumulative grants at the baseline.
+    pub base: u64,
+    /// Own cumulative refunds, and at the baseline.
+    pub refunded: u64,
+    /// Own cumulative refunds at the baseline.
+    pub refunded_base: u64,
+    /// Own cumulative counts as last told.
+    told: (u64, u64),
+    told_demand: f32,
+    spans: Spans,
+    /// Own offered load.
+    pub demand: Demand,
+    /// Peers' counters; this node's own stand in `granted` and `refunded`.
+    pub counts: Counts,
+    /// Peers that said anything.
+    pub peers: Vec<PeerNews>,
+    /// The sum of the peers' demands.
+    pub others: f64,
+    /// The tick that described the key to all peers last; 0 is never.
+    pub described: u64,
+    /// Whether the key stands in its shard's list of those to look at each tick.
+    pub listed: bool,
+    /// When it last had anything to say or hear.
+    pub busy: Nanos,
+    /// While a peer is silent: what it is assumed to spend, and own charges that it has not confirmed.
+    pub silence: Option<Box<Silence>>,
+}
+
+/// What is kept of a key while peers are silent. The bucket itself goes on holding known charges only: to take a wrong
+/// guess back out of it could restore tokens that were lost to overflow, so the guess is made in a copy.
+#[derive(Clone, Debug)]
+pub struct Silence {
+    /// The bucket with the silent peers' assumed spending charged too.
+    pub meter: Meter,
+    /// Up to when their spending was charged, and the part of a token that was left over.
+    pub assumed_until: Nanos,
+    /// The part of a token not charged yet.
+    pub carry: f64,
+    /// Own charges that all but the silent have confirmed, tokens; they leave the window at this node's share of the rate.
+    pub held: f64,
+}
+
+impl News {
+    /// Of a key that this replica counts from `granted` and `refunded` on: above what it ever said of the key before.
+    #[must_use]
+    pub fn new(now: Nanos, granted: u64, refunded: u64) -> Self {
+        Self {
+            granted,
+            base: granted,
+            refunded,
+            refunded_base: refunded,
+            told: (granted, refunded),
+            told_demand: 0.0,
+            spans: Spans::settled(granted),
+            demand: Demand::default(),
+            counts: Counts::default(),
+            peers: Vec::new(),
+            others: 0.0,
+            described: 0,
+            listed: false,
+            busy: now,
+            silence: None,
+        }
+    }
+
+    /// Own charges that are not common knowledge, when ticks up to `common` are: tokens.
+    ///
+    /// During a silence `common` is what the others have confirmed; what goes out of the window so is held back, and
+    /// leaves it at the pace of [`Self::release`].
+    pub fn unacked(&mut self, common: u64) -> f64 {
+        let before = self.spans.acked;
+        self.spans.confirm(common);
+        let unacked = (self.granted - self.spans.acked) as f64;
+        match &mut self.silence {
+            Some(silence) => {
+                silence.held += (self.spans.acked - before) as f64;
+                unacked + silence.held
+            }
+            None => unacked,
+        }
+    }
+
+    /// Lets `tokens` more of the held charges go.
+    pub fn release(&mut self, tokens: f64) {
+        if let Some(silence) = &mut self.silence {
+            silence.held = (silence.held - tokens).max(0.0);
+        }
+    }
+
+    /// The own demand that every live peer has heard of, tokens a second.
+    pub fn demand_confirmed(&mut self, now: Nanos) -> f32 {
+        let present = self.demand.per_second(now);
+        self.spans.demand_confirmed(present)
+    }
+
+    /// The present fixed window is a new one: what was charged before no longer counts for anyone.
+    pub fn new_fixed_window(&mut self) {
+        let demand = self.spans.demand_confirmed(self.told_demand);
+        self.spans = Spans { acked_demand: demand, ..Spans::settled(self.granted) };
+        if let Some(silence) = &mut self.silence {
+            silence.held = 0.0;
+        }
+        self.new_window();
+    }
+
+    /// The present window is a new one: the baseline moves to its start.
+    pub fn new_window(&mut self) {
+        (self.base, self.refunded_base) = (self.granted, self.refunded);
+    }
+
+    /// Whether there is anything to tell: a count that moved, a demand that moved by more than a little, or a rule.
+    pub fn untold(&mut self, now: Nanos) -> bool {
+        let demand = self.demand.per_second(now);
+        let most = demand.max(self.told_demand);
+        self.described == 0
+            || self.told != (self.granted, self.refunded)
+            || (demand - self.told_demand).abs() > DEMAND_MOVED * most
+            || (demand == 0.0) != (self.told_demand == 0.0)
+    }
+
+    /// Notes that all is told in `tick`, and returns the demand to tell. Where everything told before is common
+    /// knowledge and nothing is asked for any more, the baseline moves up: peers may then forget the counters.
+    pub fn tell(&mut self, now: Nanos, tick: u64, common: u64) -> f32 {
+        let demand = self.demand.per_second(now);
+        if demand == 0.0 && self.unacked(common) == 0.0 {
+            self.new_window();
+        }
+        self.told = (self.granted, self.refunded);
+        self.told_demand = demand;
+        self.spans.told(tick, self.granted, demand, common);
+        self.busy = now;
+        demand
+    }
+
+    /// Whether the baseline still has to move up though there is nothing new: all is confirmed and nothing asked for.
+    pub fn unsettled(&mut self, now: Nanos, common: u64) -> bool {
+        let behind = self.base != self.granted || self.refunded_base != self.refunded;
+        behind && self.demand.per_second(now) == 0.0 && self.unacked(common) == 0.0
+    }
+
+    /// Whether each tick still has to look at it.
+    pub fn restless(&self) -> bool {
+        self.told_demand > 0.0 || self.base != self.granted || self.refunded_base != self.refunded || self.spans.len > 0
+    }
+
+    /// Whether it may be dropped: nothing to say, nothing kept of any peer that is not common knowledge, for a while.
+    #[must_use]
+    pub fn droppable(&self, now: Nanos) -> bool {
+        !self.listed
+            && !self.restless()
+            && self.silence.is_none()
+            && now.since(self.busy) >= QUIET_KEEP
+            && self.peers.iter().all(|p| p.settled && now.since(p.heard) >= QUIET_KEEP)
+    }
+
+    /// Own tokens granted that are newer than the baseline.
+    #[must_use]
+    pub const fn fresh(&self) -> u64 {
+        self.granted - self.base
+    }
+
+    /// Notes what `slot` says beside its counters.
+    pub fn hear(&mut self, slot: Slot, demand: f32, settled: bool, now: Nanos) {
+        self.busy = now;
+        match self.peers.iter_mut().find(|p| p.slot == slot) {
+            Some(peer) => {
+                (peer.demand, peer.settled, peer.heard) = (demand, settled, now);
+            }
+            None => self.peers.push(PeerNews { slot, settled, demand, heard: now }),
+        }
+        self.sum_others();
+    }
+
+    /// Drops all that is known of a replica that is gone for good.
+    pub fn forget(&mut self, slot: Slot) {
+        self.counts.forget(slot);
+        self.peers.retain(|p| p.slot != slot);
+        self.sum_others();
+    }
+
+    /// Anew each time: adding and subtracting floats one by one would leave a residue that looks like demand.
+    fn sum_others(&mut self) {
+        self.others = self.peers.iter().map(|p| f64::from(p.demand)).sum();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Nanos = Nanos::from_millis(1);
+
+    #[test]
+    fn demand_settles_at_the_offered_rate_and_fades_to_none() {
+        let mut demand = Demand::default();
+        let mut now = Nanos::ZERO;
+        for _ in 0..1000 {
+            demand.offer(now, 1);
+            now = now.plus(MS);
+        }
+        assert!((demand.per_second(now) - 1000.0).abs() < 10.0);
+        assert_eq!(demand.per_second(now.plus(Nanos::from_secs(2))), 0.0);
+    }
+
+    #[test]
+    fn folding_slot_by_slot_is_folding_at_once() {
+        let (mut often, mut seldom) = (Demand::default(), Demand::default());
+        often.offer(Nanos::ZERO, 500);
+        seldom.offer(Nanos::ZERO, 500);
+        for i in 1..=40 {
+            often.per_second(DEMAND_SLOT.times(i));
+        }
+        let (often, seldom) = (often.per_second(DEMAND_SLOT.times(40)), seldom.per_second(DEMAND_SLOT.times(40)));
+        assert!((often - seldom).abs() < 1e-3 * often, "{often} {seldom}");
+    }
+
+    /// Whatever the round trip in ticks, a charge is let go soon after its tick is common knowledge.
+    #[test]
+    fn spans_let_go_within_a_quarter_more_than_the_round_trip() {
+        for lag in [1u64, 2, 5, 7, 12, 40, 200] {
+            let mut news = News::new(Nanos::ZERO, 1, 0);
+            let mut granted_at = vec![1u64];
+            for tick in 1..2000u64 {
+                news.granted += 1;
+                granted_at.push(news.granted);
+                let common = tick.saturating_sub(lag);
+                news.tell(Nanos(tick), tick, common);
+                let unacked = news.unacked(common);
+                assert!(unacked >= lag.min(tick) as f64, "never less than what is truly unconfirmed");
+                if tick > 4 * lag {
+                    assert!(unacked <= (lag + lag / 2 + 2) as f64, "lag {lag} tick {tick}: {unacked}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_node_claims_no_demand_that_was_not_confirmed_and_gives_up_at_once() {
+        let mut news = News::new(Nanos::ZERO, 1, 0);
+        let mut now = Nanos::ZERO;
+        let mut tick = 0;
+        let mut run = |news: &mut News, cost: u64, ms: u64, common: &dyn Fn(u64) -> u64| {
+            for _ in 0..ms / 10 {
+                news.demand.offer(now, cost);
+                now = now.plus(DEMAND_SLOT);
+                tick += 1;
+                news.tell(now, tick, common(tick));
+            }
+            news.unacked(common(tick));
+            news.demand_confirmed(now)
+        };
+        assert_eq!(run(&mut news, 10, 1000, &|_| 0), 0.0, "nothing confirmed, nothing claimed");
+        let confirmed = run(&mut news, 10, 100, &|t| t - 1);
+        assert!((confirmed - 1000.0).abs() < 20.0, "{confirmed}");
+        let less = run(&mut news, 0, 100, &|t| t - 5);
+        assert!(less < 500.0, "{less}");
+    }
+
+    #[test]
+    fn the_baseline_moves_only_when_all_is_confirmed_and_nothing_is_asked() {
+        let mut news = News::new(Nanos::ZERO, 100, 0);
+        news.demand.offer(Nanos::ZERO, 5);
+        news.granted += 5;
+        news.tell(Nanos::from_millis(10), 1, 0);
+        assert_eq!(news.fresh(), 5);
+        let later = Nanos::from_secs(3);
+        assert!(!news.unsettled(later, 0), "not confirmed");
+        assert!(news.unsettled(later, 1));
+        news.tell(later, 2, 1);
+        assert_eq!(news.fresh(), 0);
+    }
+}

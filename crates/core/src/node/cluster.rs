@@ -1,0 +1,366 @@
+//! What peers do to the node and what it sends them: meeting, ticks, frames. It must not know how frames travel.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::Node;
+use crate::counter::Slot;
+use crate::entry::KeyId;
+use crate::gossip::{KEEP_ALIVE, Links, Peer};
+use crate::time::{Nanos, Now};
+use crate::view::{PeerState, ReplicaId};
+use crate::wire::{
+    DecodeError, EXTENSION_WALL_CLOCK, FLAG_ASK, FLAG_ELICIT, Frame, Header, Packer, UNKNOWN_MAX, Update, decode_frame,
+    encode_header,
+};
+
+/// What a header takes at most, without a list of unknown keys.
+const HEADER_BYTES_MAX: usize = 96;
+/// Keys told again to one peer in one tick.
+const REPAIRS_MAX: usize = 512;
+/// Keys told again to all, in one tick, for no reason but caution.
+const REMINDERS_MAX: usize = 8;
+/// The wall clock is told so often.
+const WALL_CLOCK_EVERY: Nanos = Nanos::from_secs(1);
+/// How often time is let pass for silent peers.
+const ASSUME_EVERY: Nanos = Nanos::from_millis(20);
+
+/// Carries frames away.
+pub trait Outbox {
+    /// One frame to one peer; it may be lost.
+    fn frame(&mut self, to: &ReplicaId, bytes: Vec<u8>);
+}
+
+/// What came of a frame.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Heard {
+    /// Updates taken in.
+    pub updates: usize,
+    /// Whether more of this node's charges are common knowledge now, or tokens came back: held requests may be tried again.
+    pub progress: bool,
+}
+
+/// Why a frame was dropped.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    /// It is none.
+    #[error("frame does not decode: {0}")]
+    Decode(#[from] DecodeError),
+    /// It speaks for another run of the node than the link.
+    #[error("frame speaks for incarnation {0}, the link is of {1}")]
+    Incarnation(u64, ReplicaId),
+    /// The sender is gone for good, or there are too many peers.
+    #[error("frame of {0}, which is no peer (any more)")]
+    Stranger(ReplicaId),
+}
+
+/// A tick's news, encoded once for all peers.
+struct Batch {
+    bytes_max: usize,
+    packer: Packer,
+    keys: Vec<KeyId>,
+    chunks: Vec<(Vec<u8>, Arc<[KeyId]>)>,
+}
+
+impl Batch {
+    fn new(bytes_max: usize) -> Self {
+        let bytes_max = bytes_max.saturating_sub(HEADER_BYTES_MAX);
+        Self { bytes_max, packer: Packer::default(), keys: Vec::new(), chunks: Vec::new() }
+    }
+
+    fn push(&mut self, key: KeyId, update: &Update) {
+        if !self.packer.push(update, self.bytes_max) {
+            self.cut();
+            self.packer.push(update, self.bytes_max);
+        }
+        self.keys.push(key);
+    }
+
+    fn cut(&mut self) {
+        if !self.packer.is_empty() {
+            let bytes = std::mem::take(&mut self.packer).finish();
+            self.chunks.push((bytes, std::mem::take(&mut self.keys).into()));
+        }
+    }
+
+    fn finish(mut self) -> Vec<(Vec<u8>, Arc<[KeyId]>)> {
+        self.cut();
+        self.chunks
+    }
+}
+
+/// What follows a header when there is no news.
+const NO_UPDATES: [u8; 1] = [0];
+
+impl Node {
+    /// Meets a peer: membership calls it alive and it has shown who it is.
+    pub fn peer_up(&self, peer: &ReplicaId, now: Now) {
+        let mut links = self.links.lock();
+        let freed = links.meet(now.at, peer);
+        self.forget_slot(&mut links, freed);
+        self.outlook.store(links.outlook(now.at));
+    }
+
+    /// Membership calls a peer dead: it may come back.
+    pub fn peer_dead(&self, peer: &ReplicaId, now: Now) {
+        let mut links = self.links.lock();
+        if let Some(peer) = links.find(peer) {
+            peer.dead = true;
+        }
+        self.outlook.store(links.outlook(now.at));
+    }
+
+    /// A peer has left for good; its last word has been heard.
+    pub fn peer_left(&self, peer: &ReplicaId, now: Now) {
+        let mut links = self.links.lock();
+        let freed = links.part(peer);
+        self.forget_slot(&mut links, freed);
+        self.outlook.store(links.outlook(now.at));
+    }
+
+    /// Nobody is there to count this node in: it begins by itself, with the whole limit.
+    pub fn begin_alone(&self, now: Now) {
+        let mut links = self.links.lock();
+        links.admitted = true;
+        self.outlook.store(links.outlook(now.at));
+    }
+
+    fn forget_slot(&self, links: &mut Links, slot: Option<Slot>) {
+        if let Some(slot) = slot {
+            for shard in &self.shards {
+                shard.0.lock().forget(slot);
+            }
+            links.free(slot);
+        }
+    }
+
+    /// One round of news to every peer. `bytes_max` is the longest frame that travels.
+    pub fn tick(&self, now: Now, bytes_max: usize, outbox: &mut impl Outbox) {
+        self.round(now, bytes_max, false, outbox);
+        let places = self.shards.len() as u64;
+        let mut links = self.links.lock();
+        let place = (links.tick % places) as usize;
+        self.shards[place].0.lock().sweep(now);
+        for replica in links.judge(now.at) {
+            let freed = links.part(&replica);
+            self.forget_slot(&mut links, freed);
+        }
+        let outlook = links.outlook(now.at);
+        self.outlook.store(outlook);
+        let silent = links.silent();
+        drop(links);
+        self.let_silence_pass(now, &silent);
+    }
+
+    /// The same at once, asking every peer to confirm at once: see [`Node::presses`].
+    pub fn press(&self, now: Now, bytes_max: usize, outbox: &mut impl Outbox) {
+        self.pressed.store(false, Relaxed);
+        self.pressed_at.store(now.at.0, Relaxed);
+        self.round(now, bytes_max, true, outbox);
+    }
+
+    fn round(&self, now: Now, bytes_max: usize, ask: bool, outbox: &mut impl Outbox) {
+        let mut links = self.links.lock();
+        links.tick += 1;
+        let tick = links.tick;
+        let outlook = links.outlook(now.at);
+        let mut batch = Batch::new(bytes_max);
+        for shard in &self.shards {
+            shard.0.lock().drain(now, tick, &outlook, &mut |key, update| batch.push(key, &update));
+        }
+        let news = !batch.packer.is_empty() || !batch.chunks.is_empty();
+        if news {
+            links.note_news(now.at);
+        }
+        if !ask && !links.peers.is_empty() {
+            let place = (tick % self.shards.len() as u64) as usize;
+            self.shards[place].0.lock().remind(now, REMINDERS_MAX, &mut |key, update| batch.push(key, &update));
+        }
+        let chunks = batch.finish();
+        if links.peers.iter().any(|p| p.wants_everything() && !links.stale(p, now.at)) {
+            self.fill_backlogs(&mut links, now);
+        }
+        let announce = outlook.heard.min(links.news_tick());
+        for i in 0..links.peers.len() {
+            let stale = links.stale(&links.peers[i], now.at);
+            let peer = &mut links.peers[i];
+            if stale {
+                if news && !peer.wants_everything() {
+                    peer.start_over(tick);
+                }
+            } else {
+                for (bytes, keys) in &chunks {
+                    let header = peer.next_header(now.at, self.own(), outlook.heard, Some(tick), Arc::clone(keys));
+                    self.send(peer, header, bytes, ask, now, outbox);
+                }
+                self.repair(peer, now, bytes_max, outlook.heard, outbox);
+            }
+            let sent_now = peer.sent_at == now.at && peer.frames.0 > 0;
+            let settling = peer.state != PeerState::Alive || !peer.includes_us;
+            let due = peer.owes_ack
+                || now.at.since(peer.sent_at) >= KEEP_ALIVE
+                || (!stale && (ask || settling || peer.stable_told < announce || !peer.unknown.is_empty()));
+            if due && !sent_now {
+                let header = peer.next_header(now.at, self.own(), outlook.heard, None, Arc::from([]));
+                let elicit = ask || peer.stable_told < announce || settling;
+                self.send_plain(peer, header, elicit, ask, now, outbox);
+            }
+        }
+        self.outlook.store(links.outlook(now.at));
+    }
+
+    fn own(&self) -> u64 {
+        self.config.replica.incarnation
+    }
+
+    /// Collects, for peers that are to be told everything, all keys that have something to say.
+    fn fill_backlogs(&self, links: &mut Links, now: Now) {
+        let keys: Vec<KeyId> = self.shards.iter().flat_map(|s| s.0.lock().talkative().collect::<Vec<_>>()).collect();
+        let fresh: Vec<bool> = links.peers.iter().map(|p| !links.stale(p, now.at)).collect();
+        for (peer, fresh) in links.peers.iter_mut().zip(fresh) {
+            if fresh {
+                peer.queue_everything(keys.iter().copied());
+            }
+        }
+    }
+
+    /// Tells a peer again what it missed, with the values of now.
+    fn repair(&self, peer: &mut Peer, now: Now, bytes_max: usize, stable: u64, outbox: &mut impl Outbox) {
+        let (keys, tick) = peer.take_queued(REPAIRS_MAX);
+        if keys.is_empty() {
+            return;
+        }
+        let mut batch = Batch::new(bytes_max);
+        for key in keys {
+            let update = self.shard(key).lock().find(key).and_then(|entry| entry.tell_again(now));
+            if let Some(update) = update {
+                batch.push(key, &update);
+            }
+        }
+        for (bytes, keys) in batch.finish() {
+            let header = peer.next_header(now.at, self.own(), stable, Some(tick), keys);
+            self.send(peer, header, &bytes, false, now, outbox);
+        }
+    }
+
+    fn send(&self, peer: &Peer, mut header: Header, updates: &[u8], ask: bool, now: Now, outbox: &mut impl Outbox) {
+        header.flags |= FLAG_ELICIT | if ask { FLAG_ASK } else { 0 };
+        if !header.unknown.is_empty() {
+            // a list of unknown keys would not fit beside a full run of updates; the peer will name them again
+            header.unknown.clear();
+        }
+        self.carry(peer, &header, updates, now, outbox);
+    }
+
+    fn send_plain(
+        &self,
+        peer: &Peer,
+        mut header: Header,
+        elicit: bool,
+        ask: bool,
+        now: Now,
+        outbox: &mut impl Outbox,
+    ) {
+        header.flags |= if elicit { FLAG_ELICIT } else { 0 } | if ask { FLAG_ASK } else { 0 };
+        self.carry(peer, &header, &NO_UPDATES, now, outbox);
+    }
+
+    fn carry(&self, peer: &Peer, header: &Header, updates: &[u8], now: Now, outbox: &mut impl Outbox) {
+        let mut header = header.clone();
+        let every = WALL_CLOCK_EVERY.0 / KEEP_ALIVE.0;
+        if header.seq % every == 1 {
+            header.extensions.push((EXTENSION_WALL_CLOCK, (now.wall / 1000).to_be_bytes().to_vec()));
+        }
+        let mut bytes = Vec::with_capacity(HEADER_BYTES_MAX + updates.len());
+        encode_header(&header, &mut bytes);
+        bytes.extend_from_slice(updates);
+        outbox.frame(&peer.replica, bytes);
+    }
+
+    /// Takes in a frame from the peer that the link belongs to; a confirmation asked for goes out at once.
+    ///
+    /// # Errors
+    /// [`FrameError`]; nothing was changed then.
+    pub fn handle_frame(
+        &self,
+        from: &ReplicaId,
+        bytes: &[u8],
+        now: Now,
+        outbox: &mut impl Outbox,
+    ) -> Result<Heard, FrameError> {
+        let Frame { header, updates } = decode_frame(bytes)?;
+        if header.incarnation != from.incarnation {
+            return Err(FrameError::Incarnation(header.incarnation, from.clone()));
+        }
+        let mut links = self.links.lock();
+        if links.find(from).is_none() {
+            let freed = links.meet(now.at, from);
+            self.forget_slot(&mut links, freed);
+        }
+        let before = links.outlook(now.at);
+        let tick = links.tick;
+        let own = self.own();
+        let Some(peer) = links.find(from) else { return Err(FrameError::Stranger(from.clone())) };
+        if !peer.receive(&header, now.at) {
+            return Ok(Heard::default());
+        }
+        if let Some(ack) = &header.ack {
+            peer.confirm(ack, own, now.at);
+        }
+        note_clock(peer, &header, now);
+        peer.owes_ack |= header.flags & FLAG_ELICIT != 0;
+        let described: Vec<KeyId> = header.unknown.iter().map(|k| KeyId::from_bytes(*k)).collect();
+        peer.queue(&described, tick.max(1));
+        let slot = peer.slot;
+        let mut unknown = Vec::new();
+        let mut refunds = false;
+        for update in &updates {
+            refunds |= update.refunds.is_some();
+            let key = KeyId::from_bytes(update.key);
+            if !self.shard(key).lock().learn(slot, update, now) && unknown.len() < UNKNOWN_MAX {
+                unknown.push(update.key);
+            }
+        }
+        let Some(peer) = links.find(from) else { return Err(FrameError::Stranger(from.clone())) };
+        peer.unknown = unknown;
+        if header.flags & FLAG_ASK != 0 {
+            let reply = peer.next_header(now.at, own, before.heard, None, Arc::from([]));
+            self.send_plain(peer, reply, false, false, now, outbox);
+        }
+        let after = links.outlook(now.at);
+        self.outlook.store(after);
+        let progress = after.heard > before.heard || after.stable > before.stable || after.admitted != before.admitted;
+        Ok(Heard { updates: updates.len(), progress: progress || refunds })
+    }
+
+    fn let_silence_pass(&self, now: Now, silent: &[(Slot, bool)]) {
+        let outlook = self.outlook.load();
+        let last = self.assumed_at.load(Relaxed);
+        if silent.is_empty() && last == 0 {
+            return;
+        }
+        if !silent.is_empty() && now.at.since(Nanos(last)) < ASSUME_EVERY {
+            return;
+        }
+        for shard in &self.shards {
+            shard.0.lock().assume(now, &outlook, silent);
+        }
+        self.assumed_at.store(if silent.is_empty() { 0 } else { now.at.0.max(1) }, Relaxed);
+    }
+}
+
+/// Estimates the peer's clock from the time it tells and half the round trip.
+fn note_clock(peer: &mut Peer, header: &Header, now: Now) {
+    let told = header.extensions.iter().find(|(tag, _)| *tag == EXTENSION_WALL_CLOCK);
+    let Some(micros) = told.and_then(|(_, bytes)| <[u8; 8]>::try_from(bytes.as_slice()).ok()).map(u64::from_be_bytes)
+    else {
+        return;
+    };
+    let theirs = micros as f64 / 1e6 + peer.round_trip().as_secs_f64() / 2.0;
+    let offset = theirs - now.wall as f64 / 1e9;
+    peer.clock_offset = Some(match peer.clock_offset {
+        // a jump is taken over at once, noise is smoothed
+        Some(smoothed) if (smoothed - offset).abs() < 1.0 => smoothed + 0.25 * (offset - smoothed),
+        _ => offset,
+    });
+}

@@ -1,0 +1,320 @@
+//! What callers ask: check, batches, refund, reset, explain. Validation first, so that an error changes nothing.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use parking_lot::MutexGuard;
+
+use super::Node;
+use crate::algorithm::Meter;
+use crate::counter::Slot;
+use crate::decision::{Check, CheckError, Decision, LimitRef, Reason, Refunded};
+use crate::entry::{Entry, KeyId};
+use crate::limit::{COST_MAX, KEY_BYTES_MAX, Rule};
+use crate::stability::{self, Outlook};
+use crate::table::Shard;
+use crate::time::{Nanos, Now};
+use crate::view::{Explanation, ReplicaCount};
+
+/// Whether a request comes for the first time or is a held one tried again: only the first counts as demand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attempt {
+    /// Counts as demand, and in the tallies when it is final.
+    First,
+    /// Was counted before.
+    Again,
+}
+
+impl Node {
+    /// Decides one request and charges what it grants.
+    ///
+    /// # Errors
+    /// [`CheckError`]; nothing was changed then.
+    pub fn check(&self, check: &Check<'_>, now: Now, attempt: Attempt) -> Result<Decision, CheckError> {
+        validate(check.key, check.cost)?;
+        let id = self.key_id(check.limit, check.key);
+        let outlook = self.outlook.load();
+        let decision = check_in(&mut self.shard(id).lock(), id, check, now, attempt, &outlook)?;
+        if decision.reason == Some(Reason::Unconfirmed) {
+            self.pressed.store(true, Relaxed);
+        }
+        Ok(decision)
+    }
+
+    /// Decides several requests, all or none: where one is refused, nothing is charged.
+    ///
+    /// # Errors
+    /// The place of the first request that could not be decided, and why; nothing was changed then.
+    pub fn check_all(
+        &self,
+        checks: &[Check<'_>],
+        now: Now,
+        attempt: Attempt,
+    ) -> Result<Vec<Decision>, (usize, CheckError)> {
+        for (i, check) in checks.iter().enumerate() {
+            self.validate_whole(check).map_err(|e| (i, e))?;
+        }
+        let ids: Vec<KeyId> = checks.iter().map(|c| self.key_id(c.limit, c.key)).collect();
+        let mut places: Vec<usize> = ids.iter().map(|id| self.shard_of(*id)).collect();
+        // always in one order, so that two batches never wait for each other
+        places.sort_unstable();
+        places.dedup();
+        let mut shards: Vec<MutexGuard<'_, Shard>> = places.iter().map(|p| self.shards[*p].0.lock()).collect();
+        let outlook = self.outlook.load();
+        let mut undo = Vec::new();
+        let mut decisions = Vec::with_capacity(checks.len());
+        for (i, (check, id)) in checks.iter().zip(&ids).enumerate() {
+            let place = places.binary_search(&self.shard_of(*id)).unwrap_or_default();
+            let shard = &mut shards[place];
+            let before = shard.find(*id).map(|e| e.meter.clone());
+            let decision = check_in(shard, *id, check, now, attempt, &outlook).map_err(|e| (i, e))?;
+            if decision.allowed && decision.reason.is_none() {
+                undo.push((place, *id, check.cost, before));
+            }
+            decisions.push(decision);
+        }
+        if decisions.iter().any(|d| !d.allowed) {
+            for (place, id, cost, before) in undo.into_iter().rev() {
+                take_back(&mut shards[place], id, cost, before, now);
+            }
+            drop(shards);
+            for decision in &mut decisions {
+                if decision.allowed && decision.reason.is_none() {
+                    decision.allowed = false;
+                    decision.remaining = decision.remaining.saturating_add(decision.cost).min(decision.capacity);
+                    decision.delay = Nanos::ZERO;
+                }
+            }
+            if decisions.iter().any(|d| d.reason == Some(Reason::Unconfirmed)) {
+                self.pressed.store(true, Relaxed);
+            }
+        }
+        Ok(decisions)
+    }
+
+    /// Whether `check` can be decided at all, without deciding it.
+    ///
+    /// # Errors
+    /// [`CheckError`].
+    pub fn validate_whole(&self, check: &Check<'_>) -> Result<(), CheckError> {
+        validate(check.key, check.cost)?;
+        let rule = self.catalog.read().rule(check.limit, check.key)?;
+        reserved(&rule, check.priority).map(|_| ())
+    }
+
+    /// Gives tokens back: at most what is missing from the bucket.
+    ///
+    /// # Errors
+    /// [`CheckError`].
+    pub fn refund(&self, limit: LimitRef<'_>, key: &str, cost: u64, now: Now) -> Result<Refunded, CheckError> {
+        validate(key, cost)?;
+        self.give_back(limit, key, now, |_| cost)
+    }
+
+    /// Gives back all that is missing: the whole capacity is there again, at the peers with the next news.
+    ///
+    /// # Errors
+    /// [`CheckError`].
+    pub fn reset(&self, limit: LimitRef<'_>, key: &str, now: Now) -> Result<Refunded, CheckError> {
+        validate(key, 0)?;
+        self.give_back(limit, key, now, |entry| entry.meter.missing(&entry.rule, now))
+    }
+
+    fn give_back(
+        &self,
+        limit: LimitRef<'_>,
+        key: &str,
+        now: Now,
+        amount: impl FnOnce(&Entry) -> u64,
+    ) -> Result<Refunded, CheckError> {
+        let id = self.key_id(limit, key);
+        let mut shard = self.shard(id).lock();
+        if shard.find(id).is_none() {
+            let capacity = shard.catalog.rule(limit, key)?.capacity();
+            return Ok(Refunded { refunded: 0, capacity, remaining: capacity });
+        }
+        let totals = shard.totals();
+        let entry = shard.locate(id, limit, key, now)?;
+        entry.roll(now);
+        let amount = amount(entry);
+        entry.news_or(now.at, totals);
+        let refunded = entry.refund(now, amount);
+        let answer = Refunded { refunded, capacity: entry.rule.capacity(), remaining: entry.level(now).whole() };
+        shard.total(0, refunded);
+        enlist(&mut shard, id);
+        Ok(answer)
+    }
+
+    /// All that a decision on the key depends on; `None` when nothing is known of it, so that it is full.
+    ///
+    /// # Errors
+    /// [`CheckError`].
+    pub fn explain(&self, limit: LimitRef<'_>, key: &str, now: Now) -> Result<Option<Explanation>, CheckError> {
+        validate(key, 0)?;
+        let id = self.key_id(limit, key);
+        let outlook = self.outlook.load();
+        let names: Vec<(Slot, _)> = self.links.lock().peers.iter().map(|p| (p.slot, p.replica.clone())).collect();
+        let mut shard = self.shard(id).lock();
+        if shard.find(id).is_none() {
+            return shard.catalog.rule(limit, key).map(|_| None);
+        }
+        let entry = shard.locate(id, limit, key, now)?;
+        entry.roll(now);
+        let level = entry.level(now).tokens();
+        let window = entry.window(now, &outlook, level, 1);
+        let mut replicas = Vec::new();
+        let mut demand = 0.0;
+        if let Some(news) = &mut entry.news {
+            demand = f64::from(news.demand.per_second(now.at));
+            let own = self.config.replica.clone();
+            let (granted, refunded) = (news.granted, news.refunded);
+            replicas.push(ReplicaCount { replica: own, granted, refunded, demand, age: Nanos::ZERO });
+            for peer in &news.peers {
+                if let Some((_, replica)) = names.iter().find(|(slot, _)| *slot == peer.slot) {
+                    replicas.push(ReplicaCount {
+                        replica: replica.clone(),
+                        granted: news.counts.granted(peer.slot),
+                        refunded: news.counts.refunded(peer.slot),
+                        demand: f64::from(peer.demand),
+                        age: now.at.since(peer.heard),
+                    });
+                }
+            }
+        }
+        Ok(Some(Explanation {
+            algorithm: entry.rule.algorithm().as_str(),
+            accuracy: entry.rule.spec().accuracy.as_str(),
+            rate: entry.rule.rate(),
+            capacity: entry.rule.capacity(),
+            level,
+            unacked: window.unacked,
+            allowance: window.allowance,
+            weight: window.weight,
+            demand,
+            bound: stability::bound(&entry.rule, &outlook),
+            window: entry.meter.window(),
+            replicas,
+        }))
+    }
+}
+
+const fn validate(key: &str, cost: u64) -> Result<(), CheckError> {
+    if key.is_empty() || key.len() > KEY_BYTES_MAX {
+        return Err(CheckError::KeyLength(key.len()));
+    }
+    if cost > COST_MAX {
+        return Err(CheckError::Cost(cost));
+    }
+    Ok(())
+}
+
+fn reserved(rule: &Rule, priority: &str) -> Result<u64, CheckError> {
+    rule.reserved(priority).ok_or_else(|| CheckError::Priority {
+        limit: rule.limit().to_owned(),
+        priority: priority.chars().take(64).collect(),
+        known: rule.spec().reserve.iter().map(|r| format!(", {}", r.priority)).collect(),
+    })
+}
+
+/// Has the key looked at in the next ticks.
+fn enlist(shard: &mut Shard, id: KeyId) {
+    if let Some(news) = shard.find(id).and_then(|e| e.news.as_mut())
+        && !news.listed
+    {
+        news.listed = true;
+        shard.list(id);
+    }
+}
+
+/// Decides under the shard's lock.
+fn check_in(
+    shard: &mut Shard,
+    id: KeyId,
+    check: &Check<'_>,
+    now: Now,
+    attempt: Attempt,
+    outlook: &Outlook,
+) -> Result<Decision, CheckError> {
+    let totals = shard.totals();
+    let entry = shard.locate(id, check.limit, check.key, now)?;
+    let reserved = reserved(&entry.rule, check.priority)?;
+    entry.roll(now);
+    let listed = match check.cost {
+        0 => true,
+        cost => {
+            let news = entry.news_or(now.at, totals);
+            if attempt == Attempt::First {
+                news.demand.offer(now.at, cost);
+            }
+            std::mem::replace(&mut news.listed, true)
+        }
+    };
+    let reason = entry.refusal(now, outlook, check.cost, reserved);
+    let delay = entry.careful_meter().delay(&entry.rule, now);
+    let granted = if reason.is_none() { check.cost } else { 0 };
+    if granted > 0 {
+        entry.charge(now, granted);
+    }
+    let enforced = entry.rule.spec().enforce;
+    let meter = entry.careful_meter();
+    let decision = Decision {
+        allowed: reason.is_none() || !enforced,
+        reason,
+        cost: check.cost,
+        capacity: entry.rule.capacity(),
+        window: entry.rule.window(),
+        remaining: meter.level(&entry.rule, now).whole(),
+        retry_after: match reason {
+            Some(reason) if enforced => retry_after(reason, meter, &entry.rule, now, check.cost + reserved, outlook),
+            _ => Nanos::ZERO,
+        },
+        reset_after: meter.full_in(&entry.rule, now),
+        delay: if reason.is_none() && check.cost > 0 { delay } else { Nanos::ZERO },
+        confirm_wait: match reason {
+            Some(Reason::Unconfirmed) if enforced => entry.rule.spec().confirm_wait,
+            _ => Nanos::ZERO,
+        },
+    };
+    if !decision.allowed {
+        entry.denied += 1;
+    }
+    let tally = usize::from(entry.tally);
+    shard.total(granted, 0);
+    if !listed {
+        shard.list(id);
+    }
+    if let Some(tally) = shard.tallies.get_mut(tally) {
+        match (reason, decision.allowed) {
+            (None, _) => tally.allowed += 1,
+            (Some(_), true) => tally.would_deny += 1,
+            (Some(reason), false) => tally.denied[reason as usize] += 1,
+        }
+    }
+    Ok(decision)
+}
+
+/// When it is worth asking again: never zero.
+fn retry_after(reason: Reason, meter: &Meter, rule: &Rule, now: Now, tokens: u64, outlook: &Outlook) -> Nanos {
+    match reason {
+        Reason::TooLarge => Nanos::MAX,
+        Reason::OverLimit => meter.wait_for(rule, now, tokens).max(Nanos(1)),
+        // after a round of news
+        Reason::Unconfirmed | Reason::Partition => outlook.settle.max(Nanos::from_millis(1)),
+    }
+}
+
+/// Undoes a grant of this very call: nobody has seen it, since its shard was locked all the while.
+fn take_back(shard: &mut Shard, id: KeyId, cost: u64, before: Option<Meter>, now: Now) {
+    let Some(entry) = shard.find(id) else { return };
+    entry.granted = entry.granted.saturating_sub(cost);
+    entry.meter = before.unwrap_or_else(|| Meter::full(&entry.rule, now));
+    if let Some(news) = &mut entry.news {
+        news.granted -= cost;
+        if let Some(silence) = &mut news.silence {
+            silence.meter.refund(&entry.rule, now, cost);
+        }
+    }
+    let tally = usize::from(entry.tally);
+    if let Some(tally) = shard.tallies.get_mut(tally) {
+        tally.allowed -= 1;
+    }
+}

@@ -1,0 +1,145 @@
+//! State transfer: a joiner asks peers for their tables, and takes, key by key, the lowest level that any reports.
+//!
+//! A reporter tells the level as it sees it, and which counters that level holds. The joiner charges what it has heard
+//! since beyond those, and never a whole history. It must not know how messages travel.
+
+use super::Node;
+use crate::counter::Slot;
+use crate::entry::{Entry, KeyId, describe_rule};
+use crate::time::Now;
+use crate::view::ReplicaId;
+use crate::wire::{DecodeError, MESSAGE_BYTES_MAX, Message, StateItem, decode_message, encode_message};
+
+/// Keys in a chunk: each takes at most about 200 bytes and 20 a replica, so that a chunk stays below the message limit.
+const CHUNK_BYTES: usize = MESSAGE_BYTES_MAX / 4;
+
+/// What came of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// The peer asks for the table: send it all of [`Node::state_chunks`].
+    WantsState,
+    /// A part of the peer's table was taken in.
+    State {
+        /// Whether it was the last part.
+        last: bool,
+        /// Keys in it.
+        keys: usize,
+    },
+}
+
+impl Node {
+    /// The message that asks a peer for its table.
+    #[must_use]
+    pub fn state_request() -> Vec<u8> {
+        encode_message(&Message::StateRequest)
+    }
+
+    /// The table as messages, shard by shard; at least one, and the last one says so.
+    pub fn state_chunks(&self, now: Now) -> impl Iterator<Item = Vec<u8>> + '_ {
+        let links = self.links.lock();
+        let names: Vec<(Slot, ReplicaId)> = std::iter::once((Slot::OWN, self.config.replica.clone()))
+            .chain(links.peers.iter().map(|p| (p.slot, p.replica.clone())))
+            .collect();
+        drop(links);
+        let replicas: Vec<(String, u64)> =
+            names.iter().map(|(_, r)| (r.node.as_ref().to_owned(), r.incarnation)).collect();
+        let slots: Vec<Slot> = names.iter().map(|(slot, _)| *slot).collect();
+        let count = self.shards.len();
+        (0..count).flat_map(move |i| {
+            let mut items: Vec<StateItem> = Vec::new();
+            for entry in self.shards[i].0.lock().entries() {
+                items.extend(state_item(entry, &slots, now));
+            }
+            let mut chunks = Vec::new();
+            // by size, not by number: a chunk of keys with many replicas is short
+            let mut size = 0;
+            let mut part = Vec::new();
+            for item in items {
+                size += 220 + 20 * item.counts.len();
+                part.push(item);
+                if size >= CHUNK_BYTES {
+                    chunks.push(std::mem::take(&mut part));
+                    size = 0;
+                }
+            }
+            let last = i + 1 == count;
+            if !part.is_empty() || last {
+                chunks.push(part);
+            }
+            let total = chunks.len();
+            let replicas = replicas.clone();
+            chunks.into_iter().enumerate().map(move |(k, items)| {
+                let last = last && k + 1 == total;
+                encode_message(&Message::StateChunk { last, replicas: replicas.clone(), items })
+            })
+        })
+    }
+
+    /// Takes in a reliable message of a peer.
+    ///
+    /// # Errors
+    /// [`DecodeError`]; nothing was changed then.
+    pub fn handle_message(&self, bytes: &[u8], now: Now) -> Result<Told, DecodeError> {
+        match decode_message(bytes)? {
+            Message::StateRequest => Ok(Told::WantsState),
+            Message::StateChunk { last, replicas, items } => {
+                let slots = self.slots_of(&replicas);
+                let keys = items.len();
+                for item in items {
+                    self.adopt(&item, &slots, now);
+                }
+                Ok(Told::State { last, keys })
+            }
+        }
+    }
+
+    /// Whose counters the reporter's indexes mean here; `None` for replicas that are not known here.
+    fn slots_of(&self, replicas: &[(String, u64)]) -> Vec<Option<Slot>> {
+        let links = self.links.lock();
+        let slot = |(node, incarnation): &(String, u64)| {
+            let is = |r: &ReplicaId| *r.node == **node && r.incarnation == *incarnation;
+            if is(&self.config.replica) {
+                return Some(Slot::OWN);
+            }
+            links.peers.iter().find(|p| is(&p.replica)).map(|p| p.slot)
+        };
+        replicas.iter().map(slot).collect()
+    }
+
+    fn adopt(&self, item: &StateItem, slots: &[Option<Slot>], now: Now) {
+        let key = KeyId::from_bytes(item.key);
+        let mut shard = self.shard(key).lock();
+        let Some(rule) = shard.catalog.described(&item.describe) else { return };
+        if rule.algorithm().windowed() != item.window.is_some() {
+            return;
+        }
+        let totals = shard.totals();
+        shard.adopt(key, rule, now).adopt(item, slots, now, totals);
+    }
+}
+
+/// What there is to report of a key; nothing of a full one.
+fn state_item(entry: &Entry, slots: &[Slot], now: Now) -> Option<StateItem> {
+    let mut entry = entry.clone();
+    entry.roll(now);
+    let (used, previous) = entry.meter.used_by_window(&entry.rule, now);
+    let counts = slots.iter().enumerate().filter_map(|(i, slot)| {
+        let news = entry.news.as_ref()?;
+        let (granted, refunded) = match *slot {
+            Slot::OWN => (news.granted, news.refunded),
+            slot => (news.counts.granted(slot), news.counts.refunded(slot)),
+        };
+        (granted > 0).then(|| (u16::try_from(i).unwrap_or(u16::MAX), granted, refunded))
+    });
+    let counts: Vec<_> = counts.collect();
+    if used == 0 && previous == 0 && counts.is_empty() {
+        return None;
+    }
+    Some(StateItem {
+        key: entry.key.to_bytes(),
+        describe: describe_rule(&entry.rule),
+        used,
+        window: entry.meter.window().map(|w| (w, previous)),
+        counts,
+    })
+}
