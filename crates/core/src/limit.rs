@@ -33,6 +33,9 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
+    /// Every algorithm.
+    pub const ALL: [Self; 4] = [Self::TokenBucket, Self::LeakyBucket, Self::FixedWindow, Self::SlidingWindow];
+
     /// Whether it counts by windows of wall time rather than by a refilling bucket.
     #[must_use]
     pub const fn windowed(self) -> bool {
