@@ -59,7 +59,12 @@ impl Bucket {
     /// For at most the capacity.
     pub(super) fn wait_for(self, rule: &Rule, now: Now, tokens: u64) -> Nanos {
         let room = parts(rule, rule.capacity().saturating_sub(tokens));
-        let queue = rule.spec().max_delay.map_or(room, |most| i128::from(most.0) * i128::from(rule.parts_per_ns()));
+        // the longest delay that can be told is no limit: a delay beyond it is told as that
+        let queue = rule
+            .spec()
+            .max_delay
+            .filter(|most| *most < Nanos::MAX)
+            .map_or(room, |most| i128::from(most.0) * i128::from(rule.parts_per_ns()));
         time_for(rule, self.backlog(rule, now) - room.min(queue))
     }
 

@@ -136,6 +136,13 @@ fn leaky_bucket_keeps_to_its_longest_delay() {
     let mut meter = Meter::full(&forever, ms(0));
     meter.charge(&forever, ms(0), 100);
     assert_eq!(meter.wait_for(&forever, ms(0), 1), Nanos::from_millis(100));
+    let slow = RuleSpec { burst: Some(1000), rate: "1/366d".parse().unwrap(), ..spec(Nanos::MAX) };
+    let slow = spec_rule(slow);
+    let mut meter = Meter::full(&slow, ms(0));
+    meter.charge(&slow, ms(0), 999);
+    assert_eq!(meter.delay(&slow, ms(0)), Nanos::MAX, "a thousand years");
+    assert!(grants(&meter, &slow, ms(0), 1));
+    assert_eq!(meter.wait_for(&slow, ms(0), 1), Nanos::ZERO);
 }
 
 #[test]
