@@ -41,9 +41,8 @@ impl Bucket {
 
     pub(super) fn refund(&mut self, rule: &Rule, now: Now, tokens: u64) -> u64 {
         let given = tokens.min(self.missing(rule, now));
-        if given > 0 {
-            self.full_at = (self.full_at - parts(rule, given)).max(instant(rule, now));
-        }
+        // an instant that is past means full, so the rest of a token that no longer fits is not kept
+        self.full_at = self.full_at.saturating_sub(parts(rule, given));
         given
     }
 
