@@ -33,6 +33,9 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
+    /// Every algorithm.
+    pub const ALL: [Self; 4] = [Self::TokenBucket, Self::LeakyBucket, Self::FixedWindow, Self::SlidingWindow];
+
     /// Whether it counts by windows of wall time rather than by a refilling bucket.
     #[must_use]
     pub const fn windowed(self) -> bool {
@@ -300,11 +303,13 @@ impl Rule {
 
     /// Tokens that a request of `priority` must leave behind; `None` when the limit does not know that priority.
     ///
-    /// `normal` always leaves nothing, and so does any priority where the limit reserves nothing at all.
+    /// To the nearest token. `normal` leaves nothing unless it is named too, and so does any priority where the limit
+    /// reserves nothing at all.
     #[must_use]
     pub fn reserved(&self, priority: &str) -> Option<u64> {
         if let Some(r) = self.spec.reserve.iter().find(|r| r.priority == priority) {
-            return Some((r.fraction * self.capacity as f64) as u64);
+            // the nearest, since a percentage of a whole number is often a hair below the next whole number
+            return Some((r.fraction * self.capacity as f64).round() as u64);
         }
         (priority == "normal" || self.spec.reserve.is_empty()).then_some(0)
     }
@@ -447,3 +452,6 @@ impl Limits {
         self.0.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests;

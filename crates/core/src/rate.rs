@@ -33,6 +33,21 @@ pub enum RateError {
     /// Not of the form of a duration.
     #[error("duration {0:?} is not like \"10ms\", \"1.5s\", \"1m\", \"2h\" or \"1d\"")]
     Duration(String),
+    /// A duration that 2^64 nanoseconds do not hold.
+    #[error("duration {0:?} is too long, at most 213503d can be told")]
+    TooLong(String),
+}
+
+impl RateError {
+    /// The same error about another text, of which it keeps enough to recognise it.
+    fn about(self, text: &str) -> Self {
+        let text = text.chars().take(64).collect();
+        match self {
+            Self::Rate(_) | Self::Duration(_) => Self::Rate(text),
+            Self::Tokens(_) => Self::Tokens(text),
+            Self::Period(_) | Self::TooLong(_) => Self::Period(text),
+        }
+    }
 }
 
 impl Rate {
@@ -100,7 +115,7 @@ impl FromStr for Rate {
     type Err = RateError;
 
     fn from_str(text: &str) -> Result<Self, RateError> {
-        let malformed = || RateError::Rate(text.chars().take(64).collect());
+        let malformed = || RateError::Rate(String::new()).about(text);
         let (tokens, period) = text.split_once('/').ok_or_else(malformed)?;
         let (tokens, period) = (tokens.trim(), period.trim());
         let (digits, factor) = match tokens.as_bytes().last() {
@@ -114,24 +129,20 @@ impl FromStr for Rate {
             return Err(malformed());
         }
         let tokens = digits.parse::<u64>().ok().and_then(|n| n.checked_mul(factor));
-        let tokens = tokens.ok_or_else(|| RateError::Tokens(text.to_owned()))?;
-        let period = if period.starts_with(|c: char| c.is_ascii_digit()) {
-            parse_duration(period)
-        } else {
+        let tokens = tokens.ok_or_else(|| RateError::Tokens(String::new()).about(text))?;
+        let period = if period.starts_with(|c: char| c.is_ascii_alphabetic()) {
             parse_duration(&format!("1{period}"))
+        } else {
+            parse_duration(period)
         };
-        Self::new(tokens, period.map_err(|_| malformed())?).map_err(|e| match e {
-            RateError::Tokens(_) => RateError::Tokens(text.to_owned()),
-            RateError::Period(_) => RateError::Period(text.to_owned()),
-            other => other,
-        })
+        period.and_then(|period| Self::new(tokens, period)).map_err(|e| e.about(text))
     }
 }
 
 /// Reads `"10ms"`, `"1.5s"`, `"1m"`, `"2h"`, `"1d"`; `"0"` needs no unit.
 ///
 /// # Errors
-/// [`RateError::Duration`] with the text.
+/// [`RateError::Duration`] or [`RateError::TooLong`] with the text.
 pub fn parse_duration(text: &str) -> Result<Nanos, RateError> {
     let malformed = || RateError::Duration(text.chars().take(64).collect());
     let text_trimmed = text.trim();
@@ -155,10 +166,14 @@ pub fn parse_duration(text: &str) -> Result<Nanos, RateError> {
     if !digits(whole) || !digits(fraction) || fraction.len() > 9 {
         return Err(malformed());
     }
-    let whole: u64 = whole.parse().map_err(|_| malformed())?;
+    let too_long = || RateError::TooLong(text.chars().take(64).collect());
+    let whole: u64 = whole.parse().map_err(|_| too_long())?;
     let scale = 10u64.pow(u32::try_from(fraction.len()).map_err(|_| malformed())?);
     let fraction: u64 = fraction.parse().map_err(|_| malformed())?;
     let part = u128::from(fraction) * u128::from(size) / u128::from(scale);
     let total = u128::from(whole) * u128::from(size) + part;
-    u64::try_from(total).map(Nanos).map_err(|_| malformed())
+    u64::try_from(total).map(Nanos).map_err(|_| too_long())
 }
+
+#[cfg(test)]
+mod tests;

@@ -114,3 +114,6 @@ impl Now {
         Self { at, wall: at.0 }
     }
 }
+
+#[cfg(test)]
+mod tests;

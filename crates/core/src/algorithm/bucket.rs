@@ -41,9 +41,8 @@ impl Bucket {
 
     pub(super) fn refund(&mut self, rule: &Rule, now: Now, tokens: u64) -> u64 {
         let given = tokens.min(self.missing(rule, now));
-        if given > 0 {
-            self.full_at = (self.full_at - parts(rule, given)).max(instant(rule, now));
-        }
+        // an instant that is past means full, so the rest of a token that no longer fits is not kept
+        self.full_at = self.full_at.saturating_sub(parts(rule, given));
         given
     }
 
@@ -59,7 +58,12 @@ impl Bucket {
     /// For at most the capacity.
     pub(super) fn wait_for(self, rule: &Rule, now: Now, tokens: u64) -> Nanos {
         let room = parts(rule, rule.capacity().saturating_sub(tokens));
-        let queue = rule.spec().max_delay.map_or(room, |most| i128::from(most.0) * i128::from(rule.parts_per_ns()));
+        // the longest delay that can be told is no limit: a delay beyond it is told as that
+        let queue = rule
+            .spec()
+            .max_delay
+            .filter(|most| *most < Nanos::MAX)
+            .map_or(room, |most| i128::from(most.0) * i128::from(rule.parts_per_ns()));
         time_for(rule, self.backlog(rule, now) - room.min(queue))
     }
 
