@@ -31,8 +31,7 @@ impl Catalog {
     /// Of these limits.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        let empty =
-            Self { limits: Arc::default(), tallies: BTreeMap::new(), names: vec![TALLY_OTHER_NAME.to_owned()] };
+        let empty = Self { limits: Arc::default(), tallies: BTreeMap::new(), names: vec![TALLY_OTHER_NAME.to_owned()] };
         empty.replaced(limits)
     }
 

@@ -254,6 +254,8 @@ impl Entry {
         // charges from before the baseline that were missed: unless the replica had settled, they belong to the window before
         let older = if first || was_settled { 0 } else { (step.granted - charged).min(capacity) };
         let window = update.window.unwrap_or(0);
+        // a refund in a window that is over gives nothing back in the present one
+        let refunded = if self.meter.window().is_some_and(|present| window < present) { 0 } else { refunded };
         self.each_meter(|meter, rule| {
             meter.charge_window(rule, now, window.saturating_sub(1), older);
             meter.charge_window(rule, now, window, charged);

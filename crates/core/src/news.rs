@@ -171,6 +171,9 @@ pub struct News {
     pub peers: Vec<PeerNews>,
     /// The sum of the peers' demands.
     pub others: f64,
+    /// Whether a request was refused for want of confirmation since the key was told last: then it is told again, so
+    /// that the peers asked for a confirmation answer with their own news of it.
+    pub pressed: bool,
     /// The tick that described the key to all peers last; 0 is never.
     pub described: u64,
     /// Whether the key stands in its shard's list of those to look at each tick.
@@ -211,6 +214,7 @@ impl News {
             counts: Counts::default(),
             peers: Vec::new(),
             others: 0.0,
+            pressed: false,
             described: 0,
             listed: false,
             busy: now,
@@ -268,7 +272,8 @@ impl News {
         let demand = self.demand.per_second(now);
         let most = demand.max(self.told_demand);
         self.described == 0
-            || self.told != (self.granted, self.refunded)
+            || self.pressed
+            || self.moved()
             || (demand - self.told_demand).abs() > DEMAND_MOVED * most
             || (demand == 0.0) != (self.told_demand == 0.0)
     }
@@ -277,14 +282,23 @@ impl News {
     /// knowledge and nothing is asked for any more, the baseline moves up: peers may then forget the counters.
     pub fn tell(&mut self, now: Nanos, tick: u64, common: u64) -> f32 {
         let demand = self.demand.per_second(now);
-        if demand == 0.0 && self.unacked(common) == 0.0 {
+        // first, so that what is confirmed makes room for what is told
+        let unacked = self.unacked(common);
+        if demand == 0.0 && unacked == 0.0 {
             self.new_window();
         }
+        self.pressed = false;
         self.told = (self.granted, self.refunded);
         self.told_demand = demand;
         self.spans.told(tick, self.granted, demand, common);
         self.busy = now;
         demand
+    }
+
+    /// Whether there are charges or refunds that no frame has carried yet.
+    #[must_use]
+    pub fn moved(&self) -> bool {
+        self.told != (self.granted, self.refunded)
     }
 
     /// Whether the baseline still has to move up though there is nothing new: all is confirmed and nothing asked for.

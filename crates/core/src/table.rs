@@ -224,13 +224,12 @@ impl Shard {
             if moved && let Some(update) = entry.tell(now, tick, outlook) {
                 sink(*key, update);
             }
-            let restless = entry.news.as_mut().is_some_and(|news| {
+            entry.news.as_mut().is_some_and(|news| {
                 // pruned here as well, so that a key nobody asks for comes to rest
                 news.unacked(common);
                 news.listed = news.restless();
                 news.listed
-            });
-            restless
+            })
         });
         // nothing is listed meanwhile: the shard is locked
         self.listed = listed;

@@ -190,6 +190,17 @@ impl Meter {
         };
     }
 
+    /// Whole tokens used and not come back yet, rounded up, in the present window and in the one before; a bucket's are
+    /// all in the first.
+    #[must_use]
+    pub fn used_by_window(&self, rule: &Rule, now: Now) -> (u64, u64) {
+        match self {
+            Self::Bucket(m) => (m.missing(rule, now), 0),
+            Self::Fixed(m) => (m.rolled(rule, now).missing(), 0),
+            Self::Sliding(m) => m.rolled(rule, now).used(),
+        }
+    }
+
     /// Capacity less level, never negative.
     fn used(&self, rule: &Rule, now: Now) -> Level {
         let Level { parts, unit } = self.level(rule, now);

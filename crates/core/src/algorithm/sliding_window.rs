@@ -77,6 +77,11 @@ impl SlidingWindow {
         of_current + of_previous
     }
 
+    /// In the present window, and in the one before.
+    pub(super) const fn used(self) -> (u64, u64) {
+        (self.current, self.previous)
+    }
+
     pub(super) const fn missing(self) -> u64 {
         self.previous.saturating_add(self.current)
     }

@@ -14,6 +14,10 @@ use crate::wire::{Ack, FLAG_INCLUDED, FLAG_SYNCED, Header};
 const REORDER_MAX: u64 = 3;
 /// Frames older than this many behind the newest are ignored; it is the width of [`Ack::bits`].
 const WINDOW: u64 = 64;
+/// So many frames may go without a confirmation: well below [`WINDOW`], or the peer would take the rest for lost.
+const ACK_EVERY: u32 = 24;
+/// With more frames under way, which of them are superseded is not worked out: a lost one is told again all the same.
+const SUPERSEDE_MAX: usize = 64;
 /// The most keys queued one by one; beyond, the peer is told everything anew.
 const BACKLOG_MAX: usize = 100_000;
 /// The round trip assumed before the first is measured.
@@ -80,6 +84,8 @@ pub struct Peer {
     received_high: u64,
     received_bits: u64,
     received_at: Nanos,
+    /// Frames received since the last confirmation went out.
+    received_unacked: u32,
 }
 
 impl Peer {
@@ -109,6 +115,7 @@ impl Peer {
             received_high: 0,
             received_bits: 0,
             received_at: Nanos::ZERO,
+            received_unacked: 0,
         }
     }
 
@@ -190,6 +197,7 @@ impl Peer {
         self.frames.0 += 1;
         self.sent_at = now;
         self.owes_ack = false;
+        self.received_unacked = 0;
         self.in_flight.push_back(Sent { seq: self.seq, at: now, tick, stable, keys });
         let mut flags = 0;
         if self.state != PeerState::Joining {
@@ -222,11 +230,18 @@ impl Peer {
             self.received_bits |= 1 << (behind - 1);
         }
         self.frames.1 += 1;
+        self.received_unacked += 1;
         self.heard = now;
         self.spoke = true;
         self.includes_us = header.flags & FLAG_INCLUDED != 0;
         self.synced_to_us = header.flags & FLAG_SYNCED != 0;
         true
+    }
+
+    /// Whether so much was received that the confirmation can't wait for the next tick.
+    #[must_use]
+    pub const fn acks_due(&self) -> bool {
+        self.received_unacked >= ACK_EVERY
     }
 
     /// Takes in a confirmation; `own` is this node's incarnation.
@@ -235,11 +250,11 @@ impl Peer {
             return;
         }
         let got = |seq: u64| {
-            seq == ack.high
-                || (seq < ack.high && ack.high - seq <= WINDOW && ack.bits >> (ack.high - seq - 1) & 1 == 1)
+            seq == ack.high || (seq < ack.high && ack.high - seq <= WINDOW && ack.bits >> (ack.high - seq - 1) & 1 == 1)
         };
         let mut lost = Vec::new();
         let (mut stable, mut sample) = (self.stable_told, None);
+        self.supersede(&got);
         self.in_flight.retain(|sent| {
             if got(sent.seq) {
                 stable = stable.max(sent.stable);
@@ -263,6 +278,30 @@ impl Peer {
             });
         }
         self.note_synced();
+    }
+
+    /// Lets go of what a frame under way says, where a later one that was received says it again: news is state.
+    ///
+    /// So a frame lost on the way costs nothing for a key that is told in every tick anyway.
+    fn supersede(&mut self, got: &impl Fn(u64) -> bool) {
+        if self.in_flight.len() > SUPERSEDE_MAX {
+            return;
+        }
+        let told: Vec<(u64, Arc<[KeyId]>)> = self
+            .in_flight
+            .iter()
+            .filter(|sent| sent.tick.is_some() && got(sent.seq))
+            .map(|sent| (sent.seq, Arc::clone(&sent.keys)))
+            .collect();
+        for sent in self.in_flight.iter_mut().filter(|sent| sent.tick.is_some() && !got(sent.seq)) {
+            let again = |key: &KeyId| told.iter().any(|(seq, keys)| *seq > sent.seq && keys.binary_search(key).is_ok());
+            if sent.keys.iter().any(again) {
+                sent.keys = sent.keys.iter().copied().filter(|key| !again(key)).collect();
+                if sent.keys.is_empty() {
+                    sent.tick = None;
+                }
+            }
+        }
     }
 
     /// Notices frames that were not confirmed for so long that they must be lost.

@@ -16,6 +16,8 @@ use crate::wire::{
 
 /// What a header takes at most, without a list of unknown keys.
 const HEADER_BYTES_MAX: usize = 96;
+/// What a frame that answers an urgent one may carry beside its header: that fits any path.
+const REPLY_BYTES_MAX: usize = 1000;
 /// Keys told again to one peer in one tick.
 const REPAIRS_MAX: usize = 512;
 /// Keys told again to all, in one tick, for no reason but caution.
@@ -79,6 +81,8 @@ impl Batch {
     fn cut(&mut self) {
         if !self.packer.is_empty() {
             let bytes = std::mem::take(&mut self.packer).finish();
+            // in order, so that a link can tell quickly what one frame says again of another
+            self.keys.sort_unstable();
             self.chunks.push((bytes, std::mem::take(&mut self.keys).into()));
         }
     }
@@ -252,15 +256,7 @@ impl Node {
         self.carry(peer, &header, updates, now, outbox);
     }
 
-    fn send_plain(
-        &self,
-        peer: &Peer,
-        mut header: Header,
-        elicit: bool,
-        ask: bool,
-        now: Now,
-        outbox: &mut impl Outbox,
-    ) {
+    fn send_plain(&self, peer: &Peer, mut header: Header, elicit: bool, ask: bool, now: Now, outbox: &mut impl Outbox) {
         header.flags |= if elicit { FLAG_ELICIT } else { 0 } | if ask { FLAG_ASK } else { 0 };
         self.carry(peer, &header, &NO_UPDATES, now, outbox);
     }
@@ -312,20 +308,32 @@ impl Node {
         let described: Vec<KeyId> = header.unknown.iter().map(|k| KeyId::from_bytes(*k)).collect();
         peer.queue(&described, tick.max(1));
         let slot = peer.slot;
+        let asked = header.flags & FLAG_ASK != 0;
         let mut unknown = Vec::new();
         let mut refunds = false;
+        let mut reply = Packer::default();
         for update in &updates {
             refunds |= update.refunds.is_some();
             let key = KeyId::from_bytes(update.key);
-            if !self.shard(key).lock().learn(slot, update, now) && unknown.len() < UNKNOWN_MAX {
+            let mut shard = self.shard(key).lock();
+            if !shard.learn(slot, update, now) && unknown.len() < UNKNOWN_MAX {
                 unknown.push(update.key);
+            }
+            // a confirmation must not overtake our own news of the key: who asks would spend on a level that we have
+            // lowered already. It is told to all at the next tick all the same.
+            if asked
+                && let Some(entry) = shard.find(key)
+                && entry.news.as_ref().is_some_and(|n| n.moved())
+                && let Some(update) = entry.tell_again(now)
+            {
+                reply.push(&update, REPLY_BYTES_MAX);
             }
         }
         let Some(peer) = links.find(from) else { return Err(FrameError::Stranger(from.clone())) };
         peer.unknown = unknown;
-        if header.flags & FLAG_ASK != 0 {
-            let reply = peer.next_header(now.at, own, before.heard, None, Arc::from([]));
-            self.send_plain(peer, reply, false, false, now, outbox);
+        if asked || peer.acks_due() {
+            let header = peer.next_header(now.at, own, before.heard, None, Arc::from([]));
+            self.carry(peer, &header, &reply.finish(), now, outbox);
         }
         let after = links.outlook(now.at);
         self.outlook.store(after);

@@ -277,6 +277,11 @@ fn check_in(
     if !decision.allowed {
         entry.denied += 1;
     }
+    if decision.reason == Some(Reason::Unconfirmed)
+        && let Some(news) = &mut entry.news
+    {
+        news.pressed = true;
+    }
     let tally = usize::from(entry.tally);
     shard.total(granted, 0);
     if !listed {
