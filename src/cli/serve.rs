@@ -118,6 +118,17 @@ mod tests {
     }
 
     #[test]
+    fn the_help_tells_the_defaults_of_the_configuration() {
+        use crate::config::{CLUSTER_LISTEN_DEFAULT, HTTP_LISTEN_DEFAULT};
+        let command = Cli::command();
+        let serve = command.find_subcommand("serve").unwrap();
+        for (id, default) in [("http", HTTP_LISTEN_DEFAULT), ("cluster_listen", CLUSTER_LISTEN_DEFAULT)] {
+            let arg = serve.get_arguments().find(|a| a.get_id() == id).unwrap();
+            assert!(arg.get_help().unwrap().to_string().contains(&format!("[default: {default}]")), "{id}");
+        }
+    }
+
+    #[test]
     fn flags_alone_make_a_node_of_a_cluster() {
         let directory = tempfile::tempdir().unwrap();
         let secret = directory.path().join("secret");

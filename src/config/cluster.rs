@@ -90,6 +90,7 @@ pub(super) fn read_cluster(
         section.report(Place::Flag(SEED_FLAG), &error.to_string());
     }
     let times = read_times(section);
+    let join_timeout = section.duration("join_timeout").map_or(JOIN_TIMEOUT_DEFAULT, |t| t.value);
     Some(ClusterSection {
         name,
         listen: listen.map_or(CLUSTER_LISTEN_DEFAULT, |l| l.value),
@@ -99,7 +100,7 @@ pub(super) fn read_cluster(
         gossip_interval: times.gossip_interval,
         stale_after: times.stale_after,
         forget_after: times.forget_after,
-        join_timeout: section.duration("join_timeout").map_or(JOIN_TIMEOUT_DEFAULT, |t| t.value),
+        join_timeout,
     })
 }
 

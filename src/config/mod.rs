@@ -130,7 +130,9 @@ impl Config {
         let limits = limits::read_limits(&root, overrides);
         for file in &files {
             if let Err(error) = probe(file) {
-                reader.report(file.place, format!("{} {}: {error}", file.key, file.path.display()));
+                let hint = if file.key.ends_with("secret_file") { "; `spillgate secret` makes one" } else { "" };
+                let text = format!("{} {}: {error}; it must be a file to read{hint}", file.key, file.path.display());
+                reader.report(file.place, text);
             }
         }
         let problems = reader.into_problems();
