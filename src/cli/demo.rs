@@ -8,7 +8,7 @@ use super::duration;
 
 const EXAMPLES: &str = "\
 Examples:
-  spillgate demo                                  three nodes, 1000/s, three times as much offered, 10 s
+  spillgate demo                                  three nodes, 1000/s, three times that offered
   spillgate demo --nodes 5 --accuracy strict      not one token over, at the price of some refusals
   spillgate demo --limit 600/m --burst 50 --load 10 --for 30s
   spillgate demo --stay                           leaves the nodes running, to try them with curl";

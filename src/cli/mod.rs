@@ -33,7 +33,7 @@ pub use status::StatusArgs;
     max_term_width = 100,
     after_help = "\
 Examples:
-  spillgate demo                              three nodes, a load of three times the limit, what got through
+  spillgate demo                              three nodes under three times the limit
   spillgate serve --limit api=100/s           one node with one limit, no file
   spillgate serve --config /etc/spillgate.toml
   spillgate check api user:42                 one check; exits with 0 when allowed, 1 when denied

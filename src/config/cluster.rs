@@ -8,7 +8,8 @@ use spillgate_core::time::Nanos;
 use super::NamedFile;
 use super::error::Place;
 use super::overrides::{ADVERTISE_FLAG, CLUSTER_LISTEN_FLAG, Overrides, SECRET_FILE_FLAG, SEED_FLAG};
-use super::reader::{Placed, Section};
+use super::reader::Placed;
+use super::section::Section;
 
 /// The name of a cluster unless told otherwise.
 pub const CLUSTER_NAME_DEFAULT: &str = "spillgate";
@@ -132,7 +133,8 @@ fn read_times(section: &Section<'_>) -> Times {
         if stale < least {
             let text = format!(
                 "stale_after {stale} must be at least {least}: {STALE_FRAMES} times the longer of gossip_interval \
-                 ({gossip}) and the keep-alive of a quiet node ({KEEP_ALIVE}), or one that only has no news counts as silent"
+                 ({gossip}) and the keep-alive of a quiet node ({KEEP_ALIVE}), or one that only has no news counts as \
+                 silent"
             );
             section.report(blamed("stale_after", "gossip_interval"), &text);
         }
@@ -142,7 +144,8 @@ fn read_times(section: &Section<'_>) -> Times {
     {
         let least = stale.times(2);
         let text = format!(
-            "forget_after {forget} must be at least {least}, twice stale_after ({stale}): a peer is silent before it is forgotten"
+            "forget_after {forget} must be at least {least}, twice stale_after ({stale}): a peer is silent \
+             before it is forgotten"
         );
         section.report(blamed("forget_after", "stale_after"), &text);
     }

@@ -11,7 +11,10 @@ const SHOWN_MAX: usize = 10;
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file could not be read at all.
-    #[error("{}: cannot read the configuration file: {error}; name one that exists, or none for the defaults", path.display())]
+    #[error(
+        "{}: cannot read the configuration file: {error}; name one that exists, or none for the defaults",
+        path.display()
+    )]
     Unreadable {
         /// As it was named.
         path: PathBuf,

@@ -11,7 +11,8 @@ use spillgate_core::limit::{
 
 use super::error::Place;
 use super::overrides::{LIMIT_FLAG, Overrides};
-use super::reader::{Placed, Section};
+use super::reader::Placed;
+use super::section::Section;
 
 /// Reads every limit; those of flags replace those of the file.
 pub(super) fn read_limits(root: &Section<'_>, overrides: &Overrides) -> Limits {

@@ -9,6 +9,7 @@ mod node;
 mod overrides;
 mod reader;
 mod schema;
+mod section;
 mod summary;
 mod values;
 mod wording;
@@ -34,12 +35,13 @@ pub use overrides::{LimitFlagError, Overrides, parse_limit_flag};
 pub use schema::json_schema;
 
 use error::Place;
-use reader::{Placed, Reader, Section};
+use reader::{Placed, Reader};
+use section::Section;
 
 /// The largest file that is taken for a secret, a token or a certificate, in bytes.
 const NAMED_FILE_BYTES_MAX: u64 = 1 << 20;
-/// The largest file that is taken for a configuration, in bytes: some hundred thousand overrides.
-const CONFIG_BYTES_MAX: u64 = 64 << 20;
+/// The largest file that is taken for a configuration, in bytes: a hundred thousand overrides.
+const CONFIG_BYTES_MAX: u64 = 16 << 20;
 
 /// All that a node is told, checked.
 #[derive(Clone, Debug, PartialEq)]

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use super::error::Place;
 use super::overrides::{HTTP_FLAG, NODE_ID_FLAG, Overrides, TOKEN_FILE_FLAG};
-use super::reader::{Placed, Section};
+use super::reader::Placed;
+use super::section::Section;
 use super::values::is_name;
 use super::{HttpConfig, NamedFile, NodeConfig};
 

@@ -54,7 +54,7 @@ fn value(kind: Kind) -> Value {
             "maxLength": NAME_BYTES_MAX,
         }),
         Kind::Path => json!({"type": "string", "minLength": 1}),
-        Kind::Address => json!({"type": "string", "pattern": ":[0-9]{1,5}$", "examples": ["127.0.0.1:8470"]}),
+        Kind::Address => json!({"type": "string", "pattern": "^.+:[0-9]{1,5}$"}),
         Kind::Seeds => json!({"type": "array", "items": {"type": "string", "pattern": "^.+:[0-9]{1,5}$"}}),
         Kind::Duration { least, most } => json!({
             "type": "string",

@@ -98,12 +98,18 @@ proptest! {
     }
 
     #[test]
-    fn anything_that_looks_like_a_file_gets_an_answer(pieces in prop::collection::vec(prop::sample::select(PIECES), 0..60)) {
+    fn anything_that_looks_like_a_file_gets_an_answer(
+        pieces in prop::collection::vec(prop::sample::select(PIECES), 0..60),
+    ) {
         answers(&pieces.concat());
     }
 
     #[test]
-    fn a_damaged_file_gets_an_answer(at in 0..SHIPPED.len(), len in 0..200usize, piece in prop::sample::select(PIECES)) {
+    fn a_damaged_file_gets_an_answer(
+        at in 0..SHIPPED.len(),
+        len in 0..200usize,
+        piece in prop::sample::select(PIECES),
+    ) {
         let mut bytes = SHIPPED.replace("\n# ", "\n").into_bytes();
         let at = at.min(bytes.len());
         let end = (at + len).min(bytes.len());

@@ -28,6 +28,9 @@ fn text_that_is_no_toml() {
     refused("[node]\nid = 'a'\nid = 'b'\n", 3, &["not TOML: duplicate key", "at id"]);
     refused("[node]\n\n[node]\n", 3, &["not TOML: duplicate key"]);
     refused("\n[http]\nlisten = \n", 3, &["not TOML: "]);
+    refused("[node]\nid = \"a\nb\"\n", 2, &["not TOML: invalid basic string, expected `\"`"]);
+    refused("[[limit]]\nname = 'a'\nrate = 100/s\n", 3, &["not TOML: string values must be quoted", "at 100/s"]);
+    refused("[node\nid = 'a'\n", 1, &["not TOML: unclosed table"]);
     refused("[[limit]]\nname = \"api\nrate = '1/s'", 2, &["not TOML: "]);
 }
 
