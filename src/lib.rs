@@ -1,3 +1,5 @@
 //! The spillgate daemon: all I/O, no arithmetic. `spillgate-core` decides.
 
+pub mod cli;
+pub mod config;
 pub mod driver;
