@@ -1,3 +1,6 @@
 //! The spillgate daemon: all I/O, no arithmetic. `spillgate-core` decides.
 
+pub mod api;
+pub mod client;
+pub mod client_commands;
 pub mod driver;
