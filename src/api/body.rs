@@ -60,7 +60,10 @@ fn refusal(headers: &HeaderMap) -> Option<Problem> {
 }
 
 fn too_large() -> Problem {
-    Problem::new(Kind::BodyTooLarge, format!("the body is above {BODY_BYTES_MAX} bytes; split it into several requests"))
+    Problem::new(
+        Kind::BodyTooLarge,
+        format!("the body is above {BODY_BYTES_MAX} bytes; split it into several requests"),
+    )
 }
 
 async fn collect(body: &mut Body) -> Result<Bytes, Problem> {
@@ -84,6 +87,8 @@ async fn discard(mut body: Body) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
 
     fn request(content_type: Option<&str>, body: Vec<u8>) -> Request {
         let mut builder = Request::builder();
@@ -107,6 +112,31 @@ mod tests {
             assert_eq!(problem.kind, Kind::UnsupportedMediaType, "{t}");
             assert!(problem.detail.contains("-H 'content-type: application/json'"), "{}", problem.detail);
         }
+    }
+
+    /// A body that never comes.
+    struct Silent;
+
+    impl hyper::body::Body for Silent {
+        type Data = Bytes;
+        type Error = std::convert::Infallible;
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<hyper::body::Frame<Bytes>, Self::Error>>> {
+            Poll::Pending
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_does_not_come_is_given_up() {
+        let start = tokio::time::Instant::now();
+        let problem = read(Request::new(Body::new(Silent))).await.unwrap_err();
+        assert_eq!((problem.kind, start.elapsed().as_secs()), (Kind::BodyTimeout, 10));
+        let mut claimed = Request::new(Body::new(Silent));
+        claimed.headers_mut().insert(CONTENT_LENGTH, (BODY_BYTES_MAX as u64 + 1).into());
+        let problem = read(claimed).await.unwrap_err();
+        assert_eq!((problem.kind, start.elapsed().as_secs()), (Kind::BodyTooLarge, 12));
     }
 
     #[tokio::test]

@@ -3,11 +3,13 @@
 //! A listener outlives every error of its connections, and of the system's table of descriptors.
 
 use std::fs;
+use std::future::poll_fn;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::Router;
@@ -28,13 +30,11 @@ use tracing::{debug, warn};
 use super::pace::{Pace, Paced, Patience};
 
 /// The most connections that one listener holds at once; further ones wait in the system's queue.
-pub const CONNECTIONS_MAX: usize = 20_000;
+pub const CONNECTIONS_MAX: u32 = 20_000;
 /// Descriptors kept for everything that is no connection of a listener.
 const DESCRIPTORS_KEPT: u64 = 512;
 /// How long a listener pauses when the system has no descriptor or memory for one more connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// How long requests that are being answered may take once the listener shuts down.
-const GRACE: Duration = Duration::from_secs(10);
 /// The most bytes of a request's head: room for a key of 1024 escaped bytes, little enough for 20,000 at once.
 const HEAD_BYTES_MAX: usize = 32 << 10;
 /// Requests that one HTTP/2 connection may have open at once.
@@ -71,27 +71,19 @@ async fn is_abandoned(socket: &Path) -> bool {
 
 /// Serves `router` on TCP until `shutdown` turns true (or its sender is gone) and what was being answered is done.
 pub async fn serve_tcp(listener: TcpListener, router: Router, shutdown: watch::Receiver<bool>) {
-    let server = Server::new(router, shutdown, Patience::default());
-    let accept = async || {
-        let (stream, _) = listener.accept().await?;
-        // answers are single small writes: waiting for more to send would only delay them
-        if let Err(e) = stream.set_nodelay(true) {
-            debug!("TCP_NODELAY is refused, the peer is probably gone: {e}");
-        }
-        Ok(stream)
-    };
-    server.accept_all(accept).await;
-    drop(listener);
-    server.finish().await;
+    Server::new(router, shutdown, Patience::default(), connections_max()).tcp(listener).await;
 }
 
 /// Serves `router` on a Unix socket, as [`serve_tcp`] does, and removes the socket's file in the end.
 pub async fn serve_unix(listener: UnixListener, router: Router, shutdown: watch::Receiver<bool>) {
-    let server = Server::new(router, shutdown, Patience::default());
-    server.accept_all(async || listener.accept().await.map(|(stream, _)| stream)).await;
-    remove_socket(&listener);
-    drop(listener);
-    server.finish().await;
+    Server::new(router, shutdown, Patience::default(), connections_max()).unix(listener).await;
+}
+
+/// [`CONNECTIONS_MAX`], or what the limit of open files leaves for it.
+fn connections_max() -> u32 {
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let free = files.saturating_sub(DESCRIPTORS_KEPT).max(16);
+    u32::try_from(free).map_or(CONNECTIONS_MAX, |free| free.min(CONNECTIONS_MAX))
 }
 
 fn remove_socket(listener: &UnixListener) {
@@ -112,19 +104,37 @@ struct Server {
 }
 
 impl Server {
-    fn new(router: Router, shutdown: watch::Receiver<bool>, patience: Patience) -> Self {
-        let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-        let free = files.saturating_sub(DESCRIPTORS_KEPT).max(16);
-        let connections_max = u32::try_from(free.min(CONNECTIONS_MAX as u64)).unwrap_or(u32::MAX);
+    fn new(router: Router, shutdown: watch::Receiver<bool>, patience: Patience, connections_max: u32) -> Self {
         let connections = Arc::new(Semaphore::new(connections_max as usize));
         Self { router, shutdown, patience, connections_max, connections }
     }
 
+    async fn tcp(self, listener: TcpListener) {
+        let accept = |cx: &mut Context<'_>| {
+            let (stream, _) = ready!(listener.poll_accept(cx))?;
+            // answers are single small writes: waiting for more to send would only delay them
+            if let Err(e) = stream.set_nodelay(true) {
+                debug!("TCP_NODELAY is refused, the peer is probably gone: {e}");
+            }
+            Poll::Ready(Ok(stream))
+        };
+        self.accept_all(accept).await;
+        drop(listener);
+        self.finish().await;
+    }
+
+    async fn unix(self, listener: UnixListener) {
+        self.accept_all(|cx: &mut Context<'_>| listener.poll_accept(cx).map_ok(|(stream, _)| stream)).await;
+        remove_socket(&listener);
+        drop(listener);
+        self.finish().await;
+    }
+
     /// Accepts until the shutdown; each connection is a task of its own.
-    async fn accept_all<S, A>(&self, accept: A)
+    async fn accept_all<S, A>(&self, mut accept: A)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        A: AsyncFn() -> io::Result<S>,
+        A: FnMut(&mut Context<'_>) -> Poll<io::Result<S>>,
     {
         let mut shutdown = self.shutdown.clone();
         let mut ended = pin!(wait_for_shutdown(&mut shutdown));
@@ -132,7 +142,7 @@ impl Server {
         loop {
             let next = async {
                 let permit = self.connections.clone().acquire_owned().await;
-                (permit, accept().await)
+                (permit, poll_fn(&mut accept).await)
             };
             let (permit, accepted) = tokio::select! {
                 biased;
@@ -164,7 +174,7 @@ impl Server {
         }
     }
 
-    /// Waits until every connection has ended; each sees the shutdown by itself, and ends within [`GRACE`].
+    /// Waits until every connection has ended; each sees the shutdown by itself, and ends within its grace.
     async fn finish(&self) {
         // fails only when the semaphore is closed, which nobody does
         let _ = self.connections.acquire_many(self.connections_max).await;
@@ -216,7 +226,7 @@ impl Connection {
             Some(ended) => ended,
             None => {
                 served.as_mut().graceful_shutdown();
-                timeout(GRACE, served).await.unwrap_or(Ok(()))
+                timeout(self.patience.grace, served).await.unwrap_or(Ok(()))
             }
         };
         if let Err(e) = ended {
@@ -227,7 +237,8 @@ impl Connection {
 
 fn builder() -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().max_buf_size(HEAD_BYTES_MAX).pipeline_flush(true);
+    // not `pipeline_flush`: it holds an answer back for as long as part of a further request is in the buffer
+    builder.http1().max_buf_size(HEAD_BYTES_MAX);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -237,3 +248,6 @@ fn builder() -> Builder<TokioExecutor> {
         .max_header_list_size(HEAD_BYTES_MAX as u32);
     builder
 }
+
+#[cfg(test)]
+mod tests;

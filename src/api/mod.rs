@@ -19,7 +19,7 @@ use crate::driver::Driver;
 
 pub use self::http::router;
 pub use self::listen::{CONNECTIONS_MAX, bind_unix, raise_file_limit, serve_tcp, serve_unix};
-pub use self::token::{Token, TokenError};
+pub use self::token::{Token, TokenError, read_text as read_token};
 
 /// Whether this node should be sent requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -22,12 +22,14 @@ pub struct Patience {
     pub head: Duration,
     /// Without any byte between two requests, or while an answer is not being taken.
     pub idle: Duration,
+    /// For what is being answered when the listener shuts down.
+    pub grace: Duration,
 }
 
 impl Default for Patience {
     fn default() -> Self {
         // longer than the minute that most clients and proxies keep idle connections: they should end it, not us
-        Self { head: Duration::from_secs(10), idle: Duration::from_secs(75) }
+        Self { head: Duration::from_secs(10), idle: Duration::from_secs(75), grace: Duration::from_secs(10) }
     }
 }
 
@@ -170,5 +172,80 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Paced<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Patience =
+        Patience { head: Duration::from_secs(10), idle: Duration::from_secs(75), grace: Duration::from_secs(10) };
+
+    /// Runs `life` beside the watch; how long the connection lived, and why it ended.
+    async fn lived(pace: Arc<Pace>, life: impl Future<Output = ()>) -> (u64, &'static str) {
+        let start = Instant::now();
+        let watch = pace.watch(PATIENCE);
+        let (why, ()) = tokio::join!(async { (watch.await, start.elapsed().as_secs()) }, life);
+        (why.1, why.0)
+    }
+
+    async fn request(pace: &Arc<Pace>, version: Version, takes: Duration) {
+        pace.moved(true);
+        let answering = pace.answering(version);
+        sleep(takes).await;
+        drop(answering);
+        pace.moved(false);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_never_asks_is_closed_even_while_trickling() {
+        let pace = Arc::new(Pace::default());
+        assert_eq!(lived(pace.clone(), async {}).await, (10, "no request came"));
+        let trickle = async {
+            for _ in 0..30 {
+                pace.moved(true);
+                sleep(Duration::from_millis(300)).await;
+            }
+        };
+        assert_eq!(lived(pace.clone(), trickle).await, (10, "no request came"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_connection_outlives_a_slow_head() {
+        let pace = Arc::new(Pace::default());
+        let (secs, why) = lived(pace.clone(), request(&pace, Version::HTTP_11, Duration::ZERO)).await;
+        assert!((75..=78).contains(&secs) && why == "it was idle", "{secs} s, {why}");
+        let pace = Arc::new(Pace::default());
+        let slow_second = async {
+            request(&pace, Version::HTTP_11, Duration::ZERO).await;
+            for _ in 0..60 {
+                sleep(Duration::from_secs(1)).await;
+                pace.moved(true);
+            }
+        };
+        let (_, why) = lived(pace.clone(), slow_second).await;
+        assert_eq!(why, "a request came too slowly");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_long_answer_is_waited_for() {
+        let pace = Arc::new(Pace::default());
+        let (secs, why) = lived(pace.clone(), request(&pace, Version::HTTP_11, Duration::from_secs(300))).await;
+        assert!((375..=380).contains(&secs) && why == "it was idle", "{secs} s, {why}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pings_of_http_2_are_no_slow_request() {
+        let pace = Arc::new(Pace::default());
+        let pings = async {
+            request(&pace, Version::HTTP_2, Duration::ZERO).await;
+            for _ in 0..10 {
+                sleep(Duration::from_secs(20)).await;
+                pace.moved(true);
+            }
+        };
+        let (secs, why) = lived(pace.clone(), pings).await;
+        assert!((275..=280).contains(&secs) && why == "it was idle", "{secs} s, {why}");
     }
 }

@@ -40,7 +40,9 @@ pub enum TokenError {
         source: io::Error,
     },
     /// The text could not be sent in a header.
-    #[error("{0}: the token must be 1 to {TOKEN_BYTES_MAX} visible ASCII characters on one line; make one with `openssl rand -hex 32`")]
+    #[error(
+        "{0}: the token must be 1 to {TOKEN_BYTES_MAX} visible ASCII characters on one line; make one with `openssl rand -hex 32`"
+    )]
     Text(String),
     /// The system gave no randomness.
     #[error("the system gives no random bytes to keep the token with")]
@@ -105,7 +107,8 @@ pub async fn guard(State(token): State<Arc<Token>>, request: Request, next: Next
         return next.run(request).await;
     }
     let fault = if request.headers().contains_key(AUTHORIZATION) { "is wrong" } else { "is missing" };
-    let detail = format!("the bearer token {fault}; send `Authorization: Bearer TOKEN` with the text of the token file");
+    let detail =
+        format!("the bearer token {fault}; send `Authorization: Bearer TOKEN` with the text of the token file");
     Problem::new(Kind::Unauthorized, detail).into_response()
 }
 
@@ -123,7 +126,8 @@ mod tests {
         let token = Token::new("s3cret").unwrap();
         assert!(token.is_in(&headers("Bearer s3cret")));
         assert!(token.is_in(&headers("bearer  s3cret")));
-        for wrong in ["Bearer s3cre", "Bearer s3crett", "Bearer S3CRET", "Bearer ", "Bearer", "s3cret", "Basic s3cret"] {
+        for wrong in ["Bearer s3cre", "Bearer s3crett", "Bearer S3CRET", "Bearer ", "Bearer", "s3cret", "Basic s3cret"]
+        {
             assert!(!token.is_in(&headers(wrong)), "{wrong}");
         }
         assert!(!token.is_in(&HeaderMap::new()));
