@@ -1,0 +1,239 @@
+//! Answers to checks: their JSON, and the `RateLimit` headers. It must not know how they were decided.
+//!
+//! The headers follow draft-ietf-httpapi-ratelimit-headers, whose fields are lists of RFC 9651.
+
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use spillgate_core::decision::{Decision, Reason, Refunded};
+use spillgate_core::time::Nanos;
+
+const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+/// Limits of one batch that the headers describe: proxies hold 4 to 8 KiB of headers. The body describes all.
+const LIMITS_SHOWN: usize = 20;
+
+/// A decision with the names it was asked by.
+#[derive(Clone, Copy, Debug)]
+pub struct Answer<'a> {
+    /// The limit's name.
+    pub limit: &'a str,
+    /// Who was counted.
+    pub key: &'a str,
+    /// What was decided.
+    pub decision: &'a Decision,
+}
+
+#[derive(Serialize)]
+struct AnswerJson<'a> {
+    allowed: bool,
+    limit: &'a str,
+    key: &'a str,
+    cost: u64,
+    capacity: u64,
+    remaining: u64,
+    retry_after_ms: u64,
+    reset_after_ms: u64,
+    delay_ms: u64,
+    reason: Option<&'static str>,
+}
+
+impl<'a> Answer<'a> {
+    fn json(&self) -> AnswerJson<'a> {
+        let d = self.decision;
+        AnswerJson {
+            allowed: d.allowed,
+            limit: self.limit,
+            key: self.key,
+            cost: d.cost,
+            capacity: d.capacity,
+            remaining: d.remaining,
+            retry_after_ms: if d.allowed { 0 } else { d.retry_after.as_millis_ceil().max(1) },
+            reset_after_ms: d.reset_after.as_millis_ceil(),
+            delay_ms: d.delay.as_millis_ceil(),
+            reason: d.reason.map(Reason::as_str),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct BatchJson<'a> {
+    allowed: bool,
+    results: Vec<AnswerJson<'a>>,
+}
+
+#[derive(Serialize)]
+struct RefundedJson<'a> {
+    limit: &'a str,
+    key: &'a str,
+    refunded: u64,
+    capacity: u64,
+    remaining: u64,
+}
+
+/// `value` as an answer of 200.
+pub fn json(value: &impl Serialize) -> Response {
+    let mut text = Vec::with_capacity(256);
+    serde_json::to_writer(&mut text, value).expect("answers are made of names, numbers and lists");
+    ([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], text).into_response()
+}
+
+/// The answer to one check.
+pub fn one(answer: Answer<'_>) -> Response {
+    let mut response = json(&answer.json());
+    describe(response.headers_mut(), &[answer]);
+    response
+}
+
+/// The answer to several checks, in their order.
+pub fn many(answers: &[Answer<'_>]) -> Response {
+    let allowed = answers.iter().all(|a| a.decision.allowed);
+    let mut response = json(&BatchJson { allowed, results: answers.iter().map(Answer::json).collect() });
+    describe(response.headers_mut(), answers);
+    response
+}
+
+/// The answer to a refund or a reset.
+pub fn refunded(limit: &str, key: &str, r: Refunded) -> Response {
+    json(&RefundedJson { limit, key, refunded: r.refunded, capacity: r.capacity, remaining: r.remaining })
+}
+
+fn describe(headers: &mut HeaderMap, answers: &[Answer<'_>]) {
+    let shown = tightest(answers);
+    let policy = |a: &Answer<'_>| {
+        let d = a.decision;
+        format!("{};q={};w={}", quoted(a.limit), d.capacity, d.window.as_secs_ceil())
+    };
+    let limit = |a: &Answer<'_>| {
+        let d = a.decision;
+        format!("{};r={};t={}", quoted(a.limit), d.remaining, d.reset_after.as_secs_ceil())
+    };
+    let list = |member: &dyn Fn(&Answer<'_>) -> String| shown.iter().map(member).collect::<Vec<_>>().join(", ");
+    for (name, text) in [(POLICY, list(&policy)), (LIMIT, list(&limit))] {
+        if let Ok(value) = HeaderValue::try_from(text) {
+            headers.insert(name, value);
+        }
+    }
+    if let Some(wait) = retry_after(answers) {
+        headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_secs_ceil().max(1)));
+    }
+}
+
+/// One answer a limit, in order of first appearance: where several keys met it, the one that has the least left.
+fn tightest<'a>(answers: &[Answer<'a>]) -> Vec<Answer<'a>> {
+    let mut shown: Vec<Answer<'a>> = Vec::new();
+    for a in answers {
+        match shown.iter().position(|s| s.limit == a.limit) {
+            Some(i) if a.decision.remaining < shown[i].decision.remaining => shown[i] = *a,
+            Some(_) => {}
+            None if shown.len() < LIMITS_SHOWN => shown.push(*a),
+            None => {}
+        }
+    }
+    shown
+}
+
+/// When all that was refused and can ever be granted is worth asking for again.
+fn retry_after(answers: &[Answer<'_>]) -> Option<Nanos> {
+    let refused = answers.iter().map(|a| a.decision).filter(|d| !d.allowed && d.retry_after != Nanos::MAX);
+    refused.map(|d| d.retry_after).max()
+}
+
+/// A string of a structured field: `"` and `\` are escaped, and what a field can't carry becomes `?`.
+fn quoted(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            ' '..='~' => quoted.push(c),
+            _ => quoted.push('?'),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::BodyExt;
+
+    fn decision() -> Decision {
+        Decision {
+            allowed: true,
+            reason: None,
+            cost: 1,
+            capacity: 200,
+            window: Nanos::from_secs(2),
+            remaining: 157,
+            retry_after: Nanos::ZERO,
+            reset_after: Nanos::from_millis(430),
+            delay: Nanos::ZERO,
+            confirm_wait: Nanos::ZERO,
+        }
+    }
+
+    fn denied(retry_after: Nanos, reason: Reason) -> Decision {
+        Decision { allowed: false, reason: Some(reason), retry_after, remaining: 0, ..decision() }
+    }
+
+    async fn text(response: Response) -> String {
+        String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_answer_has_the_documented_members_in_order() {
+        let response = one(Answer { limit: "api", key: "user:42", decision: &decision() });
+        assert_eq!(response.headers()[CONTENT_TYPE], "application/json");
+        assert_eq!(response.headers()["RateLimit-Policy"], "\"api\";q=200;w=2");
+        assert_eq!(response.headers()["RateLimit"], "\"api\";r=157;t=1");
+        assert!(!response.headers().contains_key(RETRY_AFTER));
+        let expected = r#"{"allowed":true,"limit":"api","key":"user:42","cost":1,"capacity":200,"remaining":157,"retry_after_ms":0,"reset_after_ms":430,"delay_ms":0,"reason":null}"#;
+        assert_eq!(text(response).await, expected);
+    }
+
+    #[tokio::test]
+    async fn a_denial_never_says_to_come_back_at_once() {
+        for (wait, ms, secs) in [(Nanos::ZERO, 1, "1"), (Nanos(1), 1, "1"), (Nanos(1_000_000_001), 1001, "2")] {
+            let response = one(Answer { limit: "api", key: "k", decision: &denied(wait, Reason::OverLimit) });
+            assert_eq!(response.headers()[RETRY_AFTER], secs);
+            let body = text(response).await;
+            assert!(body.contains(&format!("\"retry_after_ms\":{ms},")), "{body}");
+            assert!(body.ends_with("\"reason\":\"over_limit\"}"), "{body}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_batch_describes_each_limit_once_by_its_tightest_key() {
+        let (free, tight) = (decision(), denied(Nanos::from_millis(2500), Reason::OverLimit));
+        let never = denied(Nanos::MAX, Reason::TooLarge);
+        let answer = |limit, decision| Answer { limit, key: "k", decision };
+        let response = many(&[answer("a", &free), answer("b", &free), answer("a", &tight), answer("b", &never)]);
+        assert_eq!(response.headers()["RateLimit"], "\"a\";r=0;t=1, \"b\";r=0;t=1");
+        assert_eq!(response.headers()["RateLimit-Policy"], "\"a\";q=200;w=2, \"b\";q=200;w=2");
+        assert_eq!(response.headers()[RETRY_AFTER], "3");
+        let body = text(response).await;
+        assert!(body.starts_with("{\"allowed\":false,\"results\":[{\"allowed\":true,"), "{body}");
+        assert!(body.contains("\"reason\":\"too_large\""), "{body}");
+        let response = many(&[answer("a", &free), answer("b", &never)]);
+        assert!(!response.headers().contains_key(RETRY_AFTER));
+    }
+
+    #[test]
+    fn the_headers_of_a_large_batch_stay_small() {
+        let names: Vec<String> = (0..1000).map(|i| format!("{i:0128}")).collect();
+        let free = decision();
+        let answers: Vec<_> = names.iter().map(|n| Answer { limit: n, key: "k", decision: &free }).collect();
+        let response = many(&answers);
+        assert!(response.headers()["RateLimit"].len() < 4096);
+        assert_eq!(response.headers()["RateLimit"].to_str().unwrap().matches(";r=").count(), LIMITS_SHOWN);
+    }
+
+    #[test]
+    fn strings_of_structured_fields_are_escaped() {
+        assert_eq!(quoted(r#"a"b\c"#), r#""a\"b\\c""#);
+        assert_eq!(quoted("ü\n"), "\"??\"");
+    }
+}

@@ -1,0 +1,121 @@
+//! The HTTP API: translates requests, asks the driver, answers. It must not know peers, QUIC, Redis or arithmetic.
+
+mod answer;
+mod body;
+mod http;
+mod listen;
+mod pace;
+mod problem;
+mod request;
+mod token;
+mod view;
+
+use std::sync::Arc;
+
+use spillgate_core::time::Nanos;
+use spillgate_core::view::PeerState;
+
+use crate::driver::Driver;
+
+pub use self::http::router;
+pub use self::listen::{CONNECTIONS_MAX, bind_unix, raise_file_limit, serve_tcp, serve_unix};
+pub use self::token::{Token, TokenError, read_text as read_token};
+
+/// Whether this node should be sent requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// State is loaded and the cluster joined, or the time to join is up.
+    Ready,
+    /// Still loading or joining; checks are answered all the same, on what is known.
+    Joining,
+    /// On the way out: checks are refused with 503.
+    Draining,
+}
+
+impl Readiness {
+    /// The name in answers.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Joining => "joining",
+            Self::Draining => "draining",
+        }
+    }
+}
+
+/// Who this node is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The cluster's name; none for a single node.
+    pub cluster: Option<String>,
+    /// The node's id.
+    pub node: String,
+    /// Larger in each run of the node.
+    pub incarnation: u64,
+    /// Where its peers reach it; none for a single node.
+    pub address: Option<String>,
+    /// The program's version.
+    pub version: &'static str,
+    /// Since the node started.
+    pub uptime: Nanos,
+}
+
+/// Another node, as this one sees it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MemberView {
+    /// The node's id.
+    pub node: String,
+    /// Which run of it.
+    pub incarnation: u64,
+    /// Where it is reached; none where that is not known any more.
+    pub address: Option<String>,
+    /// How it stands.
+    pub state: PeerState,
+    /// Smoothed round trip; none before the first confirmation.
+    pub round_trip: Option<Nanos>,
+    /// Time since its last frame; none before the first.
+    pub news_age: Option<Nanos>,
+    /// Its wall clock minus ours, in seconds; none before the first estimate.
+    pub clock_offset: Option<f64>,
+    /// Frames sent to it.
+    pub frames_sent: u64,
+    /// Frames received of it.
+    pub frames_received: u64,
+    /// Frames to it that were noticed as lost.
+    pub frames_lost: u64,
+}
+
+/// What the API asks of the daemon besides checks.
+pub trait Control: Send + Sync + 'static {
+    /// Whether this node should be sent requests. Asked on every check, so it must be cheap.
+    fn readiness(&self) -> Readiness;
+
+    /// Loads the limits from the configuration again, without losing counts. May block on files.
+    ///
+    /// # Errors
+    /// The whole text of what is wrong with the new configuration; nothing was changed then.
+    fn reload(&self) -> Result<String, String>;
+
+    /// Refuses checks with 503 from now on; the process goes on.
+    fn drain(&self);
+
+    /// Every metric as Prometheus text. May take some milliseconds.
+    fn metrics(&self) -> String;
+
+    /// Who this node is.
+    fn identity(&self) -> Identity;
+
+    /// The other nodes of the cluster, without this one.
+    fn members(&self) -> Vec<MemberView>;
+}
+
+/// What the API needs to answer.
+pub struct Api {
+    /// Decides.
+    pub driver: Driver,
+    /// Everything but checks.
+    pub control: Arc<dyn Control>,
+    /// What a caller must present; none lets everybody in.
+    pub token: Option<Token>,
+}
