@@ -206,7 +206,8 @@ impl Cluster {
         let (membership_in, membership) = mpsc::channel(QUEUE);
         let (events_in, events) = mpsc::channel(QUEUE);
         let roster = Arc::new(Mutex::new(Roster::new(hello.replica())));
-        let mesh = Mesh::new(endpoint, hello, tls.names, config.message_bytes_max, membership_in, events_in);
+        let mesh =
+            Mesh::new(endpoint, hello, tls.names, config.message_bytes_max, membership_in, events_in, roster.clone());
         Ok(Self {
             shared: Arc::new(Shared {
                 mesh: Arc::new(mesh),

@@ -17,6 +17,7 @@ use super::error::ClusterError;
 use super::hello::{HELLO_BYTES_MAX, Hello};
 use super::link::{self, Tag};
 use super::registry::{Added, Link, Registry};
+use super::roster::Roster;
 use super::seldom::Seldom;
 use super::tls::{Names, SERVER_NAME};
 
@@ -71,6 +72,7 @@ pub(super) struct Mesh {
     pub(super) message_bytes_max: usize,
     pub(super) membership: mpsc::Sender<MembershipMessage>,
     pub(super) events: mpsc::Sender<LinkEvent>,
+    roster: Arc<Mutex<Roster>>,
     names: Names,
     dials: Mutex<HashMap<SocketAddr, Dial>>,
     handshakes: Arc<Semaphore>,
@@ -113,8 +115,10 @@ impl Mesh {
         message_bytes_max: usize,
         membership: mpsc::Sender<MembershipMessage>,
         events: mpsc::Sender<LinkEvent>,
+        roster: Arc<Mutex<Roster>>,
     ) -> Self {
         Self {
+            roster,
             registry: Registry::new(hello.replica()),
             hello,
             endpoint,
@@ -256,6 +260,11 @@ impl Mesh {
         };
         if !self.names.covers(leaf, &hello.node) {
             return Err(Refusal::Hello(format!("its certificate is not of the node {} it says it is", hello.node)));
+        }
+        if self.roster.lock().unwrap_or_else(PoisonError::into_inner).is_superseded(&hello.replica()) {
+            // before a word of membership: half a conversation now and then would keep each alive in the other's eyes
+            connection.close(code::SUPERSEDED, b"a newer run of your node is known");
+            return Err(Refusal::Hello("a newer run of its node is known".into()));
         }
         if hello.node != self.hello.node {
             return Ok(hello);

@@ -60,9 +60,7 @@ impl Roster {
     pub(super) fn linked(&mut self, replica: &ReplicaId, address: SocketAddr, now: Instant) -> Vec<Change> {
         let mut changes = Vec::new();
         match self.proved.get(&replica.node) {
-            Some(known) if known.replica.incarnation > replica.incarnation => {
-                return vec![Change::Supersede(replica.clone())];
-            }
+            _ if self.is_superseded(replica) => return vec![Change::Supersede(replica.clone())],
             Some(known) if known.replica == *replica && known.phase == Phase::Left => {
                 return vec![Change::Close(replica.clone())];
             }
@@ -142,6 +140,11 @@ impl Roster {
         self.proved.extract_if(|_, entry| gone(entry)).map(|(_, entry)| entry.replica).collect()
     }
 
+    /// A newer run of its node has proved itself.
+    pub(super) fn is_superseded(&self, replica: &ReplicaId) -> bool {
+        self.proved.get(&replica.node).is_some_and(|known| known.replica.incarnation > replica.incarnation)
+    }
+
     /// No peer is up.
     pub(super) fn is_alone(&self) -> bool {
         !self.proved.values().any(|entry| entry.phase == Phase::Up)
@@ -178,7 +181,8 @@ impl Entry {
         let state = match self.phase {
             Phase::Up => MemberState::Alive,
             Phase::Left => MemberState::Left,
-            _ if self.linked || alive.contains_key(&self.replica) => MemberState::Connecting,
+            _ if alive.contains_key(&self.replica) => MemberState::Connecting,
+            Phase::Untold if self.linked => MemberState::Connecting,
             _ => MemberState::Dead,
         };
         Member { replica: self.replica.clone(), address: self.address, state }
@@ -228,6 +232,7 @@ mod tests {
         assert_eq!(roster.missing(), vec![(b.clone(), at(2))]);
         assert_eq!(roster.linked(&b, at(2), now), vec![]);
         assert_eq!(roster.alive(alive(&[]), now), vec![Change::Dead(b.clone())]);
+        assert_eq!(roster.members()[0].state, MemberState::Dead, "though its connection has not timed out");
         assert_eq!(roster.alive(alive(&[(&b, 2)]), now), vec![Change::Up(b, at(2))]);
     }
 

@@ -66,6 +66,26 @@ fn a_message_over_the_limit_is_refused_at_either_end() {
 }
 
 #[test]
+fn a_message_given_up_midway_never_arrives_in_part() {
+    let a = Setup::new("a").start();
+    let b = Setup::new("b").seed(&a).start();
+    a.meets(&b);
+    for _ in 0..20 {
+        // polled once: the part that flow control lets through is on its way
+        let sent = a.runtime().block_on(async {
+            tokio::time::timeout(Duration::ZERO, a.cluster().send_message(&b.id(), vec![1; Setup::MESSAGE_BYTES_MAX]))
+                .await
+        });
+        assert!(sent.is_err(), "eight megabytes were delivered at once");
+        a.send(&b, vec![2; 2_000_000]).unwrap();
+    }
+    until("the messages sent after those arrive", || b.inbox.events().len() == 21);
+    assert!(
+        !b.inbox.events().iter().any(|event| matches!(event, Event::Message(_, bytes) if bytes.first() == Some(&1)))
+    );
+}
+
+#[test]
 fn what_is_sent_on_peer_up_is_heard_though_the_other_end_is_not_there_yet() {
     let a = Setup { greets: true, ..Setup::new("a") }.start();
     let b = Setup { greets: true, ..Setup::new("b").seed(&a) }.start();
@@ -110,6 +130,7 @@ fn a_crash_is_noticed_and_a_new_run_takes_the_place_of_the_old() {
         one.meets(other);
     }
     let (old, port) = (a.id(), a.cluster().local_addr());
+    let to_old = b.cluster().shared.mesh.registry.link(&old).unwrap().connection;
     a.crash();
     for node in [&b, &c] {
         node.sees(&Event::Dead(old.clone()));
@@ -126,6 +147,9 @@ fn a_crash_is_noticed_and_a_new_run_takes_the_place_of_the_old() {
         node.sees(&Event::Message(again.id(), b"new".to_vec()));
     }
     assert_eq!(again.inbox.ups(), 2);
+    // the new run ended the old one's connections: nobody had to wait until they timed out
+    let reason = to_old.close_reason();
+    assert!(matches!(reason, Some(quinn::ConnectionError::Reset)), "{reason:?}");
 }
 
 #[test]
@@ -186,9 +210,18 @@ fn a_seed_by_name_may_come_later_and_be_this_node_itself() {
     let port = reserved.local_addr().unwrap();
     let b = Setup::new("b").seed_at(format!("localhost:{}", port.port())).start();
     drop(reserved);
-    let own = port.to_string();
-    let a = Setup { listen: port, ..Setup::new("a").seed_at(own).seed_at("nowhere.invalid:1".into()) }.start();
+    // its own address, once as it advertises it and once by another way
+    let (own, around) = (port.to_string(), format!("127.0.0.2:{}", port.port()));
+    let setup = Setup::new("a").seed_at(own).seed_at(around.clone()).seed_at("nowhere.invalid:1".into());
+    let a = Setup { listen: ([0, 0, 0, 0], port.port()).into(), ..setup }.start();
+    assert_eq!(a.cluster().advertised_addr(), port);
     a.meets(&b);
+    let dialed = || a.cluster().shared.mesh.endpoint.stats().outgoing_handshakes;
+    until("it met itself", || dialed() > 0 && a.cluster().shared.mesh.endpoint.open_connections() == 1);
+    let mesh = a.cluster().shared.mesh.clone();
+    let before = dialed();
+    a.runtime().block_on(async { mesh.dial(around.parse().unwrap(), None) });
+    assert_eq!(dialed(), before, "it dials itself again");
     assert_eq!(states(&a), [(b.id(), MemberState::Alive)]);
 }
 

@@ -251,6 +251,20 @@ mod tests {
     }
 
     #[test]
+    fn a_plain_leaf_names_its_node_by_dns_or_uri_and_no_other() {
+        let (params, ca_key) = authority(secret("0123456789abcdef").signing(), "files").unwrap();
+        let issuer = Issuer::new(params, ca_key);
+        let key = KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+        let mut params = leaf_params("by-dns").unwrap();
+        params.subject_alt_names.push(SanType::URI("spillgate:by_uri".try_into().unwrap()));
+        let leaf = params.signed_by(&key, &issuer).unwrap();
+        for (node, covered) in [("by-dns", true), ("by_uri", true), ("by", false), ("spillgate:by_uri", false)] {
+            assert_eq!(Names::Plain.covers(leaf.der(), node), covered, "{node}");
+        }
+        assert!(!Names::Plain.covers(&CertificateDer::from(vec![0x30, 0x80, 1, 2]), "by-dns"));
+    }
+
+    #[test]
     fn files_are_read_checked_and_blamed_by_name() {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
