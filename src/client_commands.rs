@@ -4,15 +4,13 @@
 //! Every error here stands for exit code 2; a denial is no error and exits with 1.
 
 use std::io::Write;
-use std::process::ExitCode;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::cli::Exit;
 use crate::client::{Client, ClientError};
 
-/// The answer of a command that was denied.
-const DENIED: u8 = 1;
 /// Characters of a key that a table shows.
 const KEY_CHARS_SHOWN: usize = 60;
 /// Keys in each of the lists of `status`.
@@ -46,24 +44,24 @@ pub async fn check(
     wait: Duration,
     priority: Option<&str>,
     output: &mut Output<'_>,
-) -> Result<ExitCode, ClientError> {
+) -> Result<Exit, ClientError> {
     let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
     let body = json!({"limit": limit, "key": key, "cost": cost, "wait_ms": wait_ms, "priority": priority});
     // a longer wait is refused at once
     let answer = client.post("/v1/check", &body, wait.min(Duration::from_secs(60))).await?;
     output.print(&answer, check_text)?;
-    Ok(if answer["allowed"] == true { ExitCode::SUCCESS } else { ExitCode::from(DENIED) })
+    Ok(if answer["allowed"] == true { Exit::Ok } else { Exit::Negative })
 }
 
 /// Shows what is left without taking anything; exits with 0.
 ///
 /// # Errors
 /// [`ClientError`], with exit code 2.
-pub async fn peek(client: &Client, limit: &str, key: &str, output: &mut Output<'_>) -> Result<ExitCode, ClientError> {
+pub async fn peek(client: &Client, limit: &str, key: &str, output: &mut Output<'_>) -> Result<Exit, ClientError> {
     let body = json!({"limit": limit, "key": key, "cost": 0});
     let answer = client.post("/v1/check", &body, Duration::ZERO).await?;
     output.print(&answer, left_text)?;
-    Ok(ExitCode::SUCCESS)
+    Ok(Exit::Ok)
 }
 
 /// Gives `cost` tokens back; exits with 0.
@@ -76,28 +74,28 @@ pub async fn refund(
     key: &str,
     cost: u64,
     output: &mut Output<'_>,
-) -> Result<ExitCode, ClientError> {
+) -> Result<Exit, ClientError> {
     let body = json!({"limit": limit, "key": key, "cost": cost});
     let answer = client.post("/v1/refund", &body, Duration::ZERO).await?;
     output.print(&answer, refund_text)?;
-    Ok(ExitCode::SUCCESS)
+    Ok(Exit::Ok)
 }
 
 /// Gives a key its whole capacity again; exits with 0.
 ///
 /// # Errors
 /// [`ClientError`], with exit code 2.
-pub async fn reset(client: &Client, limit: &str, key: &str, output: &mut Output<'_>) -> Result<ExitCode, ClientError> {
+pub async fn reset(client: &Client, limit: &str, key: &str, output: &mut Output<'_>) -> Result<Exit, ClientError> {
     let answer = client.post("/v1/reset", &json!({"limit": limit, "key": key}), Duration::ZERO).await?;
     output.print(&answer, refund_text)?;
-    Ok(ExitCode::SUCCESS)
+    Ok(Exit::Ok)
 }
 
 /// Shows members, limits, and the hottest and most denied keys; exits with 0.
 ///
 /// # Errors
 /// [`ClientError`], with exit code 2.
-pub async fn status(client: &Client, output: &mut Output<'_>) -> Result<ExitCode, ClientError> {
+pub async fn status(client: &Client, output: &mut Output<'_>) -> Result<Exit, ClientError> {
     let status = json!({
         "cluster": client.get("/v1/cluster").await?,
         "limits": client.get("/v1/limits").await?["limits"].take(),
@@ -105,17 +103,17 @@ pub async fn status(client: &Client, output: &mut Output<'_>) -> Result<ExitCode
         "denied": busiest(client, "denied", STATUS_KEYS).await?,
     });
     output.print(&status, status_text)?;
-    Ok(ExitCode::SUCCESS)
+    Ok(Exit::Ok)
 }
 
 /// Shows the `n` (1 to 1000) hottest and most denied keys once; exits with 0.
 ///
 /// # Errors
 /// [`ClientError`], with exit code 2.
-pub async fn top(client: &Client, n: usize, output: &mut Output<'_>) -> Result<ExitCode, ClientError> {
+pub async fn top(client: &Client, n: usize, output: &mut Output<'_>) -> Result<Exit, ClientError> {
     let top = json!({"granted": busiest(client, "granted", n).await?, "denied": busiest(client, "denied", n).await?});
     output.print(&top, |top| [keys_text("HOTTEST KEYS", &top["granted"]), denied_text(top)].join("\n\n"))?;
-    Ok(ExitCode::SUCCESS)
+    Ok(Exit::Ok)
 }
 
 async fn busiest(client: &Client, by: &str, n: usize) -> Result<Value, ClientError> {
@@ -374,7 +372,7 @@ mod tests {
         let (shutdown, seen) = watch::channel(false);
         let served = tokio::spawn(serve_tcp(listener, Router::new().route("/v1/check", post(decide)), seen));
         let client = Client::new(format!("http://{address}").parse().unwrap(), None).unwrap();
-        for (cost, code) in [(1, ExitCode::SUCCESS), (158, ExitCode::from(1))] {
+        for (cost, code) in [(1, Exit::Ok), (158, Exit::Negative)] {
             let mut printed = Vec::new();
             let mut output = Output { to: &mut printed, json: true };
             let exit = check(&client, "api", "k", cost, Duration::ZERO, None, &mut output).await.unwrap();

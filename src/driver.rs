@@ -1,59 +1,358 @@
-//! SKELETON: signatures only, replaced before it lands.
-#![allow(clippy::unimplemented, missing_docs, unused_variables)]
+//! The driver: owns the core's node and the clock, asks it, and holds answers that are worth waiting for. It must not
+//! know HTTP, QUIC or Redis.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use spillgate_core::decision::{Check, CheckError, Decision, LimitRef, Refunded};
+use metrics::Histogram;
+use spillgate_core::decision::{Check, CheckError, Decision, LimitRef, Reason, Refunded};
 use spillgate_core::limit::Limits;
-use spillgate_core::time::Nanos;
-use spillgate_core::view::{Explanation, PeerView, TopBy, TopKey};
-
-#[derive(Clone)]
-pub struct Driver {}
+use spillgate_core::node::{Attempt, FrameError, Node, NodeConfig, Outbox, Told};
+use spillgate_core::time::{Nanos, Now};
+use spillgate_core::view::{Explanation, PeerView, ReplicaId, TopBy, TopKey};
+use spillgate_core::wire::DecodeError;
+use tokio::sync::Notify;
 
 /// An item of a batch could not be decided; nothing of the batch was changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("checks[{index}]: {error}")]
 pub struct BatchError {
+    /// Which one, from 0.
     pub index: usize,
+    /// Why.
     pub error: CheckError,
 }
 
+/// The node with its clock. Clones share it.
+#[derive(Clone)]
+pub struct Driver(Arc<Shared>);
+
+struct Shared {
+    node: Node,
+    clock: Clock,
+    /// Something may have become grantable: held requests try again.
+    progress: Notify,
+    /// A request was refused for want of confirmation.
+    press: Notify,
+    check_duration: Histogram,
+}
+
+/// The monotonic clock since the start, and the wall clock as of the last look at it.
+struct Clock {
+    monotonic: quanta::Clock,
+    start: quanta::Instant,
+    /// Wall time at the start, nanoseconds since the epoch, as the last look at the wall clock has it.
+    wall_at_start: AtomicU64,
+}
+
+impl Clock {
+    fn new() -> Self {
+        let monotonic = quanta::Clock::new();
+        let clock = Self { start: monotonic.now(), monotonic, wall_at_start: AtomicU64::new(0) };
+        clock.look();
+        clock
+    }
+
+    fn now(&self) -> Now {
+        let at = Nanos::from(self.monotonic.now().saturating_duration_since(self.start));
+        Now { at, wall: self.wall_at_start.load(Relaxed).saturating_add(at.0) }
+    }
+
+    /// Looks at the wall clock: once a tick, so that a check reads one clock only.
+    fn look(&self) {
+        let at = Nanos::from(self.monotonic.now().saturating_duration_since(self.start));
+        let wall = Nanos::from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO));
+        self.wall_at_start.store(wall.since(at).0, Relaxed);
+    }
+}
+
 impl Driver {
+    /// Starts a node. `check_duration` takes the time of each decision, in seconds.
+    #[must_use]
+    pub fn new(config: NodeConfig, limits: Limits, check_duration: Histogram) -> Self {
+        let node = Node::new(config, limits);
+        let (progress, press) = (Notify::new(), Notify::new());
+        Self(Arc::new(Shared { node, clock: Clock::new(), progress, press, check_duration }))
+    }
+
+    /// The node itself, for what needs no clock.
+    #[must_use]
+    pub fn node(&self) -> &Node {
+        &self.0.node
+    }
+
+    /// The present.
+    #[must_use]
+    pub fn now(&self) -> Now {
+        self.0.clock.now()
+    }
+
     /// Decides at once.
+    ///
+    /// # Errors
+    /// [`CheckError`]; nothing was changed then.
     pub fn check(&self, check: &Check<'_>) -> Result<Decision, CheckError> {
-        unimplemented!()
+        self.attempt(check, Attempt::First)
     }
+
+    fn attempt(&self, check: &Check<'_>, attempt: Attempt) -> Result<Decision, CheckError> {
+        let now = self.now();
+        let decision = self.0.node.check(check, now, attempt);
+        let took = self.0.clock.now().at.since(now.at);
+        self.0.check_duration.record(took.as_secs_f64());
+        if matches!(&decision, Ok(d) if d.reason == Some(Reason::Unconfirmed)) {
+            self.0.press.notify_one();
+        }
+        decision
+    }
+
     /// Decides, holding the answer up to the limit's `confirm_wait`, or up to `wait` if that is longer.
+    ///
+    /// # Errors
+    /// [`CheckError`]; nothing was changed then.
     pub async fn check_wait(&self, check: &Check<'_>, wait: Nanos) -> Result<Decision, CheckError> {
-        unimplemented!()
+        let mut decision = self.check(check)?;
+        if !worth_holding(&decision, wait) {
+            return Ok(decision);
+        }
+        let start = self.now().at;
+        loop {
+            // before the next attempt, so that no progress is missed between it and the wait
+            let progress = self.0.progress.notified();
+            tokio::pin!(progress);
+            progress.as_mut().enable();
+            decision = self.attempt(check, Attempt::Again(refusal(&decision)))?;
+            let now = self.now().at;
+            let left = hold_time(&decision, wait).since(now.since(start));
+            if decision.allowed || left == Nanos::ZERO {
+                return Ok(decision);
+            }
+            self.pause(progress, left, &decision).await;
+        }
     }
+
+    /// Waits for progress, for tokens to come back, or until the time is up.
+    async fn pause(&self, progress: impl Future<Output = ()>, left: Nanos, decision: &Decision) {
+        let pause = match decision.reason {
+            Some(Reason::OverLimit) => left.min(decision.retry_after),
+            _ => left,
+        };
+        tokio::select! {
+            () = progress => {}
+            () = tokio::time::sleep(pause.into()) => {}
+        }
+    }
+
     /// Each by itself, with its own wait; validated as a whole before anything is charged.
+    ///
+    /// # Errors
+    /// [`BatchError`].
     pub async fn check_each(&self, checks: &[(Check<'_>, Nanos)]) -> Result<Vec<Decision>, BatchError> {
-        unimplemented!()
+        for (index, (check, _)) in checks.iter().enumerate() {
+            self.0.node.validate_whole(check).map_err(|error| BatchError { index, error })?;
+        }
+        let mut decisions = Vec::with_capacity(checks.len());
+        for (index, (check, _)) in checks.iter().enumerate() {
+            decisions.push(self.check(check).map_err(|error| BatchError { index, error })?);
+        }
+        let start = self.now().at;
+        loop {
+            let progress = self.0.progress.notified();
+            tokio::pin!(progress);
+            progress.as_mut().enable();
+            let passed = self.now().at.since(start);
+            let mut next: Option<Nanos> = None;
+            for (index, ((check, wait), decision)) in checks.iter().zip(&mut decisions).enumerate() {
+                if decision.allowed || !worth_holding(decision, *wait) {
+                    continue;
+                }
+                let left = hold_time(decision, *wait).since(passed);
+                if left == Nanos::ZERO {
+                    continue;
+                }
+                let again = self.attempt(check, Attempt::Again(refusal(decision)));
+                *decision = again.map_err(|error| BatchError { index, error })?;
+                let left = hold_time(decision, *wait).since(passed);
+                if !decision.allowed && left > Nanos::ZERO {
+                    let pause = if decision.reason == Some(Reason::OverLimit) { decision.retry_after } else { left };
+                    next = Some(next.unwrap_or(Nanos::MAX).min(pause).min(left));
+                }
+            }
+            let Some(pause) = next else { return Ok(decisions) };
+            tokio::select! {
+                () = progress => {}
+                () = tokio::time::sleep(pause.into()) => {}
+            }
+        }
     }
-    /// All or none. Where one refuses, nothing is charged; the ones that were not at fault have `allowed: false` and no reason.
+
+    /// All or none, holding the answer as [`Driver::check_wait`] does. Where one refuses, nothing is charged; those that
+    /// were not at fault have `allowed: false` and no reason.
+    ///
+    /// # Errors
+    /// [`BatchError`].
     pub async fn check_all(&self, checks: &[Check<'_>], wait: Nanos) -> Result<Vec<Decision>, BatchError> {
-        unimplemented!()
+        let start = self.now().at;
+        let mut decisions: Vec<Decision> = Vec::new();
+        loop {
+            let progress = self.0.progress.notified();
+            tokio::pin!(progress);
+            progress.as_mut().enable();
+            let now = self.now();
+            let all = self.0.node.check_all(checks, now, &decisions);
+            decisions = all.map_err(|(index, error)| BatchError { index, error })?;
+            if decisions.iter().any(|d| d.reason == Some(Reason::Unconfirmed)) {
+                self.0.press.notify_one();
+            }
+            let refused = || decisions.iter().filter(|d| !d.allowed && d.reason.is_some());
+            // all of them must come through, so the one that can be held least decides
+            let hold = refused().map(|d| hold_time(d, wait)).min();
+            let left = hold.unwrap_or(Nanos::ZERO).since(now.at.since(start));
+            let Some(last) = refused().max_by_key(|d| d.retry_after).copied() else { return Ok(decisions) };
+            if left == Nanos::ZERO {
+                return Ok(decisions);
+            }
+            self.pause(progress, left, &last).await;
+        }
     }
+
+    /// Gives tokens back.
+    ///
+    /// # Errors
+    /// [`CheckError`].
     pub fn refund(&self, limit: LimitRef<'_>, key: &str, cost: u64) -> Result<Refunded, CheckError> {
-        unimplemented!()
+        let refunded = self.0.node.refund(limit, key, cost, self.now());
+        self.0.progress.notify_waiters();
+        refunded
     }
+
     /// The key's whole capacity is there again, here at once and at the peers with the next news.
+    ///
+    /// # Errors
+    /// [`CheckError`].
     pub fn reset(&self, limit: LimitRef<'_>, key: &str) -> Result<Refunded, CheckError> {
-        unimplemented!()
+        let refunded = self.0.node.reset(limit, key, self.now());
+        self.0.progress.notify_waiters();
+        refunded
     }
-    /// `Ok(None)`: nothing is known of the key, so it is full.
+
+    /// All that a decision on the key depends on; `Ok(None)`: nothing is known of the key, so it is full.
+    ///
+    /// # Errors
+    /// [`CheckError`].
     pub fn explain(&self, limit: LimitRef<'_>, key: &str) -> Result<Option<Explanation>, CheckError> {
-        unimplemented!()
+        self.0.node.explain(limit, key, self.now())
     }
+
+    /// The configured limits.
+    #[must_use]
     pub fn limits(&self) -> Arc<Limits> {
-        unimplemented!()
+        self.0.node.limits()
     }
+
+    /// Goes over to other limits without losing counts.
+    pub fn set_limits(&self, limits: Limits) {
+        self.0.node.set_limits(limits, self.now());
+        self.0.progress.notify_waiters();
+    }
+
+    /// The `n` busiest keys that callers of this node have named.
+    #[must_use]
     pub fn top(&self, by: TopBy, n: usize) -> Vec<TopKey> {
-        unimplemented!()
+        self.0.node.top(by, n)
     }
+
+    /// The peers as this node sees them.
+    #[must_use]
     pub fn peers(&self) -> Vec<PeerView> {
-        unimplemented!()
+        self.0.node.peers(self.now().at)
     }
+
+    /// A peer is up.
+    pub fn peer_up(&self, peer: &ReplicaId) {
+        self.0.node.peer_up(peer, self.now());
+    }
+
+    /// Membership calls a peer dead.
+    pub fn peer_dead(&self, peer: &ReplicaId) {
+        self.0.node.peer_dead(peer, self.now());
+    }
+
+    /// A peer has left for good.
+    pub fn peer_left(&self, peer: &ReplicaId) {
+        self.0.node.peer_left(peer, self.now());
+        self.0.progress.notify_waiters();
+    }
+
+    /// Nobody is there to count this node in: it begins by itself.
+    pub fn begin_alone(&self) {
+        self.0.node.begin_alone(self.now());
+        self.0.progress.notify_waiters();
+    }
+
+    /// Takes in a frame of a peer; what answers it goes to `outbox`.
+    ///
+    /// # Errors
+    /// [`FrameError`]; nothing was changed then.
+    pub fn frame(&self, from: &ReplicaId, bytes: &[u8], outbox: &mut impl Outbox) -> Result<(), FrameError> {
+        let heard = self.0.node.handle_frame(from, bytes, self.now(), outbox)?;
+        if heard.progress {
+            self.0.progress.notify_waiters();
+        }
+        Ok(())
+    }
+
+    /// Takes in a reliable message of a peer.
+    ///
+    /// # Errors
+    /// [`DecodeError`]; nothing was changed then.
+    pub fn message(&self, bytes: &[u8]) -> Result<Told, DecodeError> {
+        self.0.node.handle_message(bytes, self.now())
+    }
+
+    /// One round of news.
+    pub fn tick(&self, bytes_max: usize, outbox: &mut impl Outbox) {
+        self.0.clock.look();
+        self.0.node.tick(self.now(), bytes_max, outbox);
+    }
+
+    /// Returns when peers are to be asked for confirmation at once; [`Driver::press`] then does it.
+    pub async fn pressed(&self) {
+        loop {
+            match self.0.node.press_at() {
+                Some(at) => {
+                    let left = at.since(self.now().at);
+                    if left == Nanos::ZERO {
+                        return;
+                    }
+                    tokio::time::sleep(left.into()).await;
+                }
+                None => self.0.press.notified().await,
+            }
+        }
+    }
+
+    /// Asks the peers for confirmation at once.
+    pub fn press(&self, bytes_max: usize, outbox: &mut impl Outbox) {
+        self.0.node.press(self.now(), bytes_max, outbox);
+    }
+}
+
+/// Why a held request was refused last; `None` when that was not counted as a denial.
+fn refusal(decision: &Decision) -> Option<Reason> {
+    decision.reason.filter(|_| !decision.allowed)
+}
+
+/// How long the answer may be held in all.
+fn hold_time(decision: &Decision, wait: Nanos) -> Nanos {
+    match decision.reason {
+        Some(Reason::TooLarge) | None => Nanos::ZERO,
+        Some(Reason::Unconfirmed) => wait.max(decision.confirm_wait),
+        Some(Reason::OverLimit | Reason::Partition) => wait,
+    }
+}
+
+fn worth_holding(decision: &Decision, wait: Nanos) -> bool {
+    !decision.allowed && hold_time(decision, wait) > Nanos::ZERO
 }

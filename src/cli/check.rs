@@ -1,4 +1,5 @@
-//! `spillgate check`, `peek`, `refund` and `reset`: their arguments. It must not know how a node is asked.
+//! `spillgate check`, `peek`, `refund` and `reset`: their arguments, and whom they ask. It must not know how answers
+//! read.
 
 use std::path::PathBuf;
 
@@ -6,7 +7,9 @@ use clap::Args;
 use spillgate_core::limit::COST_MAX;
 use spillgate_core::time::Nanos;
 
-use super::duration;
+use super::{Exit, duration};
+use crate::client::{Client, ClientError};
+use crate::client_commands::{self as commands, Output};
 
 const CHECK_EXAMPLES: &str = "\
 Examples:
@@ -29,6 +32,22 @@ pub struct ClientArgs {
     /// File with the bearer token, where the node asks for one.
     #[arg(long, value_name = "FILE", env = "SPILLGATE_TOKEN_FILE")]
     pub token_file: Option<PathBuf>,
+    /// Print the node's answer as it is, in JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl ClientArgs {
+    /// Asks the node; `ask` prints what it answers.
+    pub(super) fn ask(
+        &self,
+        ask: impl AsyncFnOnce(&Client, &mut Output<'_>) -> Result<Exit, ClientError>,
+    ) -> anyhow::Result<Exit> {
+        let client = Client::new(self.addr.parse()?, self.token_file.as_deref())?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let mut output = Output { to: &mut std::io::stdout().lock(), json: self.json };
+        Ok(runtime.block_on(ask(&client, &mut output))?)
+    }
 }
 
 /// Arguments of `spillgate check`.
@@ -45,6 +64,9 @@ pub struct CheckArgs {
     /// How long to wait for tokens before the answer is no, like 50ms [default: not at all].
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub wait: Option<Nanos>,
+    /// The request's priority, where the limit reserves by priority [default: normal].
+    #[arg(long, value_name = "NAME")]
+    pub priority: Option<String>,
     /// Which node.
     #[command(flatten)]
     pub client: ClientArgs,
@@ -90,6 +112,26 @@ pub struct ResetArgs {
     /// Which node.
     #[command(flatten)]
     pub client: ClientArgs,
+}
+
+pub(super) fn check(args: &CheckArgs) -> anyhow::Result<Exit> {
+    let wait = args.wait.unwrap_or(Nanos::ZERO).into();
+    let priority = args.priority.as_deref();
+    args.client.ask(async |client, output| {
+        commands::check(client, &args.limit, &args.key, args.cost, wait, priority, output).await
+    })
+}
+
+pub(super) fn peek(args: &PeekArgs) -> anyhow::Result<Exit> {
+    args.client.ask(async |client, output| commands::peek(client, &args.limit, &args.key, output).await)
+}
+
+pub(super) fn refund(args: &RefundArgs) -> anyhow::Result<Exit> {
+    args.client.ask(async |client, output| commands::refund(client, &args.limit, &args.key, args.cost, output).await)
+}
+
+pub(super) fn reset(args: &ResetArgs) -> anyhow::Result<Exit> {
+    args.client.ask(async |client, output| commands::reset(client, &args.limit, &args.key, output).await)
 }
 
 fn cost(least: u64) -> clap::builder::RangedU64ValueParser {

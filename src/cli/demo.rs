@@ -1,10 +1,11 @@
-//! `spillgate demo`: its arguments. It must not know how a cluster is started.
+//! `spillgate demo`: its arguments. It must not know how a cluster is started or measured.
 
 use clap::{Args, ValueEnum};
 use spillgate_core::rate::Rate;
 use spillgate_core::time::Nanos;
 
-use super::duration;
+use super::{Exit, duration};
+use crate::demo::{self, Plan};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -61,6 +62,22 @@ impl AccuracyName {
             Self::Gossip => "gossip",
         }
     }
+}
+
+/// Runs the demonstration and prints it.
+pub(super) fn run(args: &DemoArgs) -> anyhow::Result<Exit> {
+    let plan = Plan {
+        nodes: usize::from(args.nodes),
+        rate: args.limit,
+        burst: args.burst.unwrap_or_else(|| args.limit.tokens_in(Nanos::SECOND).max(1)),
+        accuracy: args.accuracy.as_str(),
+        load: args.load,
+        run_for: args.run_for.into(),
+        stay: args.stay,
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(demo::run(&plan))?;
+    Ok(Exit::Ok)
 }
 
 fn load(text: &str) -> Result<f64, String> {

@@ -126,13 +126,13 @@ impl fmt::Display for CouldNotStart {
 /// What went wrong, to be shown to the user; [`Exit::after`] says how to end then.
 pub fn run(cli: Cli) -> anyhow::Result<Exit> {
     match cli.command {
-        Command::Serve(_)
-        | Command::Demo(_)
-        | Command::Check(_)
-        | Command::Peek(_)
-        | Command::Refund(_)
-        | Command::Reset(_)
-        | Command::Status(_) => anyhow::bail!("not built yet"),
+        Command::Serve(args) => serve::run(args),
+        Command::Demo(args) => demo::run(&args),
+        Command::Check(args) => check::check(&args),
+        Command::Peek(args) => check::peek(&args),
+        Command::Refund(args) => check::refund(&args),
+        Command::Reset(args) => check::reset(&args),
+        Command::Status(args) => status::run(&args),
         Command::Config(args) => config::run(&args, &mut io::stdout().lock()),
         Command::Secret => secret::run(&mut io::stdout().lock()),
         Command::Completions(args) => completions::run(&args, &mut io::stdout().lock()),

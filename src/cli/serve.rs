@@ -1,13 +1,18 @@
-//! `spillgate serve`: the daemon's flags, each with its environment variable. It must not know defaults: flags that are
+//! `spillgate serve`: the daemon's flags, each with its environment variable, and starting it. It must not know defaults: flags that are
 //! not given say nothing, and the configuration knows the rest.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use anyhow::Context as _;
 use clap::Args;
 use spillgate_core::limit::Limit;
 
+use super::{CouldNotStart, Exit};
 use crate::config::{Config, ConfigError, Overrides, parse_limit_flag};
+use crate::daemon::Daemon;
+use crate::logs;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -85,6 +90,19 @@ impl ServeArgs {
     pub fn load(&self) -> Result<Config, ConfigError> {
         Config::check(self.config.as_deref(), &self.overrides())
     }
+}
+
+/// Runs the daemon until it is told to stop.
+pub(super) fn run(args: ServeArgs) -> anyhow::Result<Exit> {
+    logs::start();
+    let config = args.load()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context(CouldNotStart)?;
+    runtime.block_on(async {
+        let file = args.config.clone();
+        let daemon = Daemon::bind(config, file, Arc::new(move || args.load())).await?;
+        daemon.run().await
+    })?;
+    Ok(Exit::Ok)
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
-//! `spillgate status`: its arguments. It must not know how a node is asked.
+//! `spillgate status`: its arguments, and whom it asks. It must not know how answers read.
 
 use clap::Args;
 
-use super::ClientArgs;
+use super::{ClientArgs, Exit};
+use crate::client_commands as commands;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -16,4 +17,8 @@ pub struct StatusArgs {
     /// Which node.
     #[command(flatten)]
     pub client: ClientArgs,
+}
+
+pub(super) fn run(args: &StatusArgs) -> anyhow::Result<Exit> {
+    args.client.ask(async |client, output| commands::status(client, output).await)
 }

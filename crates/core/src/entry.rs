@@ -121,7 +121,7 @@ impl Entry {
     ///
     /// Call [`Self::roll`] before.
     pub fn refusal(&mut self, now: Now, outlook: &Outlook, cost: u64, reserved: u64) -> Option<Reason> {
-        if cost > self.rule.capacity() {
+        if cost > 0 && cost.saturating_add(reserved) > self.rule.capacity() {
             return Some(Reason::TooLarge);
         }
         let level = self.level(now);

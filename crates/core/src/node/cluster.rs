@@ -156,7 +156,7 @@ impl Node {
         self.let_silence_pass(now, &silent);
     }
 
-    /// The same at once, asking every peer to confirm at once: see [`Node::presses`].
+    /// The same at once, asking every peer to confirm at once: see [`Node::press_at`].
     pub fn press(&self, now: Now, bytes_max: usize, outbox: &mut impl Outbox) {
         self.pressed.store(false, Relaxed);
         self.pressed_at.store(now.at.0, Relaxed);

@@ -143,6 +143,12 @@ impl Node {
         self.outlook.load()
     }
 
+    /// Rounds of news so far.
+    #[must_use]
+    pub fn ticks(&self) -> u64 {
+        self.links.lock().tick
+    }
+
     /// Keys in the table.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -226,17 +232,15 @@ impl Node {
         self.links.lock().take_converged()
     }
 
-    /// Whether a request was refused only for want of confirmation, and it is time to ask the peers again.
-    ///
-    /// At most once a round trip, and at most once in [`PRESS_MIN`].
+    /// When the peers should be asked at once, since a request was refused only for want of their confirmation; `None`
+    /// when none was. At most once a round trip, and at most once in [`PRESS_MIN`].
     #[must_use]
-    pub fn presses(&self, now: Nanos) -> bool {
+    pub fn press_at(&self) -> Option<Nanos> {
         if !self.pressed.load(Relaxed) {
-            return false;
+            return None;
         }
-        let outlook = self.outlook.load();
-        let round_trip = outlook.settle.since(self.config.pace.interval.times(2));
-        now.since(Nanos(self.pressed_at.load(Relaxed))) >= round_trip.max(PRESS_MIN)
+        let round_trip = self.outlook.load().settle.since(self.config.pace.interval.times(2));
+        Some(Nanos(self.pressed_at.load(Relaxed)).plus(round_trip.max(PRESS_MIN)))
     }
 }
 

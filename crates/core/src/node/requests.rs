@@ -15,13 +15,13 @@ use crate::table::Shard;
 use crate::time::{Nanos, Now};
 use crate::view::{Explanation, ReplicaCount};
 
-/// Whether a request comes for the first time or is a held one tried again: only the first counts as demand.
+/// Whether a request comes for the first time or is a held one tried again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attempt {
-    /// Counts as demand, and in the tallies when it is final.
+    /// Counts as demand.
     First,
-    /// Was counted before.
-    Again,
+    /// Was demanded, and denied for this reason, before: that denial was not the answer, and is not counted as one.
+    Again(Option<Reason>),
 }
 
 impl Node {
@@ -42,13 +42,15 @@ impl Node {
 
     /// Decides several requests, all or none: where one is refused, nothing is charged.
     ///
+    /// `before` holds the decisions on the same requests when they were tried last, and is empty the first time.
+    ///
     /// # Errors
     /// The place of the first request that could not be decided, and why; nothing was changed then.
     pub fn check_all(
         &self,
         checks: &[Check<'_>],
         now: Now,
-        attempt: Attempt,
+        before: &[Decision],
     ) -> Result<Vec<Decision>, (usize, CheckError)> {
         for (i, check) in checks.iter().enumerate() {
             self.validate_whole(check).map_err(|e| (i, e))?;
@@ -65,16 +67,17 @@ impl Node {
         for (i, (check, id)) in checks.iter().zip(&ids).enumerate() {
             let place = places.binary_search(&self.shard_of(*id)).unwrap_or_default();
             let shard = &mut shards[place];
-            let before = shard.find(*id).map(|e| e.meter.clone());
+            let full = shard.find(*id).map(|e| e.meter.clone());
+            let attempt = before.get(i).map_or(Attempt::First, |d| Attempt::Again(d.reason.filter(|_| !d.allowed)));
             let decision = check_in(shard, *id, check, now, attempt, &outlook).map_err(|e| (i, e))?;
             if decision.allowed && decision.reason.is_none() {
-                undo.push((place, *id, check.cost, before));
+                undo.push((place, *id, check.cost, full));
             }
             decisions.push(decision);
         }
         if decisions.iter().any(|d| !d.allowed) {
-            for (place, id, cost, before) in undo.into_iter().rev() {
-                take_back(&mut shards[place], id, cost, before, now);
+            for (place, id, cost, meter) in undo.into_iter().rev() {
+                take_back(&mut shards[place], id, cost, meter, now);
             }
             drop(shards);
             for decision in &mut decisions {
@@ -274,9 +277,8 @@ fn check_in(
             _ => Nanos::ZERO,
         },
     };
-    if !decision.allowed {
-        entry.denied += 1;
-    }
+    let recounted = matches!(attempt, Attempt::Again(Some(_)));
+    entry.denied = entry.denied.saturating_sub(u64::from(recounted)) + u64::from(!decision.allowed);
     if decision.reason == Some(Reason::Unconfirmed)
         && let Some(news) = &mut entry.news
     {
@@ -288,6 +290,9 @@ fn check_in(
         shard.list(id);
     }
     if let Some(tally) = shard.tallies.get_mut(tally) {
+        if let Attempt::Again(Some(reason)) = attempt {
+            tally.denied[reason as usize] = tally.denied[reason as usize].saturating_sub(1);
+        }
         match (reason, decision.allowed) {
             (None, _) => tally.allowed += 1,
             (Some(_), true) => tally.would_deny += 1,
@@ -308,10 +313,10 @@ fn retry_after(reason: Reason, meter: &Meter, rule: &Rule, now: Now, tokens: u64
 }
 
 /// Undoes a grant of this very call: nobody has seen it, since its shard was locked all the while.
-fn take_back(shard: &mut Shard, id: KeyId, cost: u64, before: Option<Meter>, now: Now) {
+fn take_back(shard: &mut Shard, id: KeyId, cost: u64, meter: Option<Meter>, now: Now) {
     let Some(entry) = shard.find(id) else { return };
     entry.granted = entry.granted.saturating_sub(cost);
-    entry.meter = before.unwrap_or_else(|| Meter::full(&entry.rule, now));
+    entry.meter = meter.unwrap_or_else(|| Meter::full(&entry.rule, now));
     if let Some(news) = &mut entry.news {
         news.granted -= cost;
         if let Some(silence) = &mut news.silence {
@@ -320,6 +325,6 @@ fn take_back(shard: &mut Shard, id: KeyId, cost: u64, before: Option<Meter>, now
     }
     let tally = usize::from(entry.tally);
     if let Some(tally) = shard.tallies.get_mut(tally) {
-        tally.allowed -= 1;
+        tally.allowed = tally.allowed.saturating_sub(1);
     }
 }

@@ -209,7 +209,7 @@ impl Cluster {
     pub fn check(&mut self, i: usize, key: &str, cost: u64) -> Decision {
         let check = Check { limit: LimitRef::Named("api"), key, cost, priority: "normal" };
         let decision = self.node(i).check(&check, self.present(), Attempt::First).expect("a decision");
-        if self.node(i).presses(self.present().at) {
+        if self.node(i).press_at().is_some_and(|at| at <= self.present().at) {
             let mut post = Post(Vec::new());
             self.node(i).press(self.present(), FRAME_BYTES, &mut post);
             self.carry(i, post);

@@ -1,0 +1,135 @@
+//! Joining: asks peers for their tables, answers those who ask, and says when the node is ready. It must not know how
+//! tables are put together.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use spillgate_core::node::{Node, Told};
+use spillgate_core::view::ReplicaId;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::{Instant, sleep_until};
+
+use super::control::Steward;
+use super::gossip::Arrival;
+use crate::cluster::Cluster;
+use crate::driver::Driver;
+
+/// How many peers are asked for their tables: the lowest level of them counts, and each costs a transfer.
+const ASKED_MAX: usize = 3;
+/// How many transfers to joiners go on at once.
+const TRANSFERS_MAX: usize = 2;
+/// A node without seeds waits only so long for others to find it.
+const ALONE_MAX: Duration = Duration::from_secs(1);
+/// How often it is looked whether the peers count this node in.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// The task of joining, which then goes on to serve other joiners.
+pub(super) struct Join {
+    pub(super) driver: Driver,
+    pub(super) cluster: Cluster,
+    pub(super) steward: Arc<Steward>,
+    /// After this the node is ready whoever answered.
+    pub(super) timeout: Duration,
+    /// Whether it has no seeds to find others by.
+    pub(super) alone: bool,
+}
+
+/// How far joining has come.
+#[derive(Default)]
+struct Progress {
+    asked: HashSet<ReplicaId>,
+    loaded: HashSet<ReplicaId>,
+    keys: usize,
+}
+
+impl Join {
+    pub(super) async fn run(self, mut arrivals: mpsc::Receiver<Arrival>) {
+        let start = Instant::now();
+        let patience = if self.alone { self.timeout.min(ALONE_MAX) } else { self.timeout };
+        let transfers = Arc::new(Semaphore::new(TRANSFERS_MAX));
+        let mut progress = Progress::default();
+        let mut joining = true;
+        loop {
+            let next_look =
+                if joining { Instant::now() + LOOK_EVERY } else { Instant::now() + Duration::from_secs(3600) };
+            tokio::select! {
+                arrival = arrivals.recv() => match arrival {
+                    Some(Arrival::Peer(peer)) if joining => self.ask(peer, &mut progress),
+                    Some(Arrival::Peer(_)) => {}
+                    Some(Arrival::Message(peer, bytes)) => self.take(peer, &bytes, &transfers, &mut progress),
+                    None => return,
+                },
+                () = sleep_until(next_look) => {}
+            }
+            if !joining {
+                continue;
+            }
+            let admitted = self.driver.node().outlook().admitted;
+            let loaded = !progress.asked.is_empty() && progress.loaded.len() == progress.asked.len();
+            if admitted && loaded {
+                let (peers, keys) = (progress.loaded.len(), progress.keys);
+                tracing::info!(peers, keys, after_ms = start.elapsed().as_millis(), "joined the cluster and ready");
+            } else if start.elapsed() >= patience {
+                if progress.asked.is_empty() {
+                    tracing::warn!(waited = ?patience, "no other node answered: this one begins with the whole limit");
+                } else {
+                    let (asked, loaded) = (progress.asked.len(), progress.loaded.len());
+                    tracing::warn!(waited = ?patience, asked, loaded, admitted, "not joined in time, ready all the same");
+                }
+                self.driver.begin_alone();
+            } else {
+                continue;
+            }
+            joining = false;
+            self.steward.become_ready();
+        }
+    }
+
+    fn ask(&self, peer: ReplicaId, progress: &mut Progress) {
+        if progress.asked.len() >= ASKED_MAX || !progress.asked.insert(peer.clone()) {
+            return;
+        }
+        let cluster = self.cluster.clone();
+        tokio::spawn(async move {
+            if let Err(error) = cluster.send_message(&peer, Node::state_request()).await {
+                tracing::warn!(%peer, %error, "could not ask for its table");
+            }
+        });
+    }
+
+    fn take(&self, peer: ReplicaId, bytes: &[u8], transfers: &Arc<Semaphore>, progress: &mut Progress) {
+        match self.driver.message(bytes) {
+            Ok(Told::WantsState) => {
+                let (driver, cluster) = (self.driver.clone(), self.cluster.clone());
+                let transfers = transfers.clone();
+                tokio::spawn(async move {
+                    // never closed
+                    let Ok(_permit) = transfers.acquire_owned().await else { return };
+                    bring(&driver, &cluster, &peer).await;
+                });
+            }
+            Ok(Told::State { last, keys }) => {
+                // only what was asked for counts as loaded
+                if progress.asked.contains(&peer) {
+                    progress.keys += keys;
+                    if last {
+                        progress.loaded.insert(peer);
+                    }
+                }
+            }
+            Err(error) => tracing::warn!(%peer, %error, "a message was dropped"),
+        }
+    }
+}
+
+/// Brings a joiner the table, one part after the other, so that no more than one is in memory.
+async fn bring(driver: &Driver, cluster: &Cluster, peer: &ReplicaId) {
+    for chunk in driver.node().state_chunks(driver.now()) {
+        if let Err(error) = cluster.send_message(peer, chunk).await {
+            tracing::warn!(%peer, %error, "could not bring it the table");
+            return;
+        }
+    }
+    tracing::debug!(%peer, "brought it the table");
+}

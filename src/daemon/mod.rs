@@ -1,0 +1,291 @@
+//! The daemon: binds its sockets, starts its tasks, and takes everything down in order. The only room that knows all
+//! others.
+
+mod control;
+mod gossip;
+mod join;
+mod reload;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context as _;
+use ring::digest;
+use ring::rand::{SecureRandom as _, SystemRandom};
+use spillgate_core::gossip::Pace;
+use spillgate_core::node::NodeConfig;
+use spillgate_core::time::Nanos;
+use spillgate_core::view::ReplicaId;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::api::{self, Api, Token};
+use crate::cli::CouldNotStart;
+use crate::cluster::{Cluster, ClusterConfig, ClusterSecret, Credentials};
+use crate::config::{
+    ClusterSection, Config, ConfigError, CredentialFiles, FORGET_AFTER_DEFAULT, GOSSIP_INTERVAL_DEFAULT,
+    STALE_AFTER_DEFAULT,
+};
+use crate::driver::Driver;
+use crate::metrics::Metrics;
+
+use control::Steward;
+use gossip::Post;
+
+/// Shards of the table: enough that two threads seldom meet in one.
+const SHARDS: usize = 256;
+/// How long a leaving node waits for its last charges to become common knowledge.
+const LAST_WORD: Duration = Duration::from_secs(1);
+
+/// Reads the configuration anew.
+pub type LoadConfig = Arc<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>;
+
+/// A daemon whose sockets are bound; [`Daemon::run`] sets it going.
+pub struct Daemon {
+    config: Config,
+    driver: Driver,
+    metrics: Arc<Metrics>,
+    steward: Arc<Steward>,
+    cluster: Option<Cluster>,
+    tcp: Option<TcpListener>,
+    unix: Option<UnixListener>,
+    token: Option<Token>,
+}
+
+impl Daemon {
+    /// Binds every socket of `config`. `file` is the configuration file, to be watched, and `load` reads it anew.
+    ///
+    /// # Errors
+    /// A port is taken or a file can't be used; the text names it, and [`CouldNotStart`] is among the contexts where
+    /// the configuration is not to blame.
+    pub async fn bind(config: Config, file: Option<std::path::PathBuf>, load: LoadConfig) -> anyhow::Result<Self> {
+        let token = config.http.token_file.as_deref().map(Token::read).transpose()?;
+        let tcp = match config.http.listen {
+            Some(address) => Some(bind_tcp(address).await?),
+            None => None,
+        };
+        let unix = match &config.http.unix {
+            Some(path) => {
+                let taken = || format!("cannot listen on the Unix socket {}", path.display());
+                Some(api::bind_unix(path).await.with_context(taken).context(CouldNotStart)?)
+            }
+            None => None,
+        };
+        let incarnation = incarnation();
+        let (credentials, hash_key) = match &config.cluster {
+            Some(section) => {
+                let (credentials, hash_key) = credentials(&section.credentials)?;
+                (Some(credentials), hash_key)
+            }
+            None => (None, random_key()?),
+        };
+        let cluster = match (&config.cluster, credentials) {
+            (Some(section), Some(credentials)) => {
+                let parts = cluster_config(&config.node.id, incarnation, section, credentials);
+                Some(Cluster::bind(parts).await.context(CouldNotStart)?)
+            }
+            _ => None,
+        };
+        let metrics = Arc::new(Metrics::default());
+        let node = node_config(&config, incarnation, hash_key);
+        let driver = Driver::new(node, config.limits.clone(), metrics.check_duration());
+        let steward = Steward::new(driver.clone(), metrics.clone(), cluster.clone(), &config, file, load);
+        Ok(Self { config, driver, metrics, steward: Arc::new(steward), cluster, tcp, unix, token })
+    }
+
+    /// Where the HTTP API listens, with the real port.
+    #[must_use]
+    pub fn http_addr(&self) -> Option<SocketAddr> {
+        self.tcp.as_ref().and_then(|l| l.local_addr().ok())
+    }
+
+    /// Runs until told to stop, then leaves the cluster and finishes what is under way.
+    ///
+    /// # Errors
+    /// Membership broke down: a node that no longer notices who comes and goes must not go on.
+    pub async fn run(mut self) -> anyhow::Result<()> {
+        let (stop, stopped) = watch::channel(false);
+        let mut tasks = JoinSet::new();
+        // before the first socket is served
+        if let Err(error) = api::raise_file_limit() {
+            tracing::warn!(%error, "the limit of open files stays as it is");
+        }
+        let http = self.http_addr().map(|a| a.to_string());
+        let unix = self.config.http.unix.as_ref().map(|p| p.display().to_string());
+        let cluster = self.cluster.as_ref().map(|c| c.local_addr().to_string());
+        tracing::info!(node = %self.config.node.id, http, unix, cluster, limits = self.config.limits.len(), "listening");
+        let router = self.router();
+        if let Some(listener) = self.tcp.take() {
+            tasks.spawn(api::serve_tcp(listener, router.clone(), stopped.clone()));
+        }
+        if let Some(listener) = self.unix.take() {
+            tasks.spawn(api::serve_unix(listener, router, stopped.clone()));
+        }
+        tasks.spawn(upkeep(self.metrics.clone(), self.driver.clone(), stopped.clone()));
+        tasks.spawn(reload::watch(self.steward.clone(), stopped.clone()));
+        self.start_gossip(&mut tasks, &stopped);
+        let ended = self.wait().await;
+        self.steward.begin_draining();
+        if let Some(cluster) = &self.cluster {
+            gossip::settle(&self.driver, LAST_WORD).await;
+            cluster.leave().await;
+        }
+        stop.send_replace(true);
+        while tasks.join_next().await.is_some() {}
+        tracing::info!("stopped");
+        ended
+    }
+
+    fn router(&mut self) -> axum::Router {
+        let control = self.steward.clone();
+        api::router(Api { driver: self.driver.clone(), control, token: self.token.take() })
+    }
+
+    fn start_gossip(&self, tasks: &mut JoinSet<()>, stopped: &watch::Receiver<bool>) {
+        let interval = pace(self.config.cluster.as_ref()).interval;
+        let post = Post::new(self.cluster.clone(), self.steward.traffic.clone());
+        tasks.spawn(gossip::run(self.driver.clone(), post.clone(), interval, stopped.clone()));
+        let (Some(cluster), Some(section)) = (&self.cluster, &self.config.cluster) else {
+            self.steward.become_ready();
+            return;
+        };
+        let (inbox, arrivals) = gossip::Inbound::new(self.driver.clone(), post);
+        cluster.start(Arc::new(inbox));
+        let join = join::Join {
+            driver: self.driver.clone(),
+            cluster: cluster.clone(),
+            steward: self.steward.clone(),
+            timeout: section.join_timeout.into(),
+            alone: section.seeds.is_empty(),
+        };
+        let mut stopped = stopped.clone();
+        tasks.spawn(async move {
+            tokio::select! {
+                () = join.run(arrivals) => {}
+                () = told_to_stop(&mut stopped) => {}
+            }
+        });
+    }
+
+    /// Returns when it is time to stop.
+    async fn wait(&self) -> anyhow::Result<()> {
+        let broken = async {
+            match &self.cluster {
+                Some(cluster) => cluster.stopped().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            signal = stop_signal() => {
+                tracing::info!(signal = signal?, "stopping");
+                Ok(())
+            }
+            error = broken => Err(error.into()),
+        }
+    }
+}
+
+async fn bind_tcp(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let taken = || format!("cannot listen on {address} for HTTP; choose another address with --http or [http] listen");
+    TcpListener::bind(address).await.with_context(taken).context(CouldNotStart)
+}
+
+/// Larger in each run, as long as the clock is not put back by more than the time between two runs.
+fn incarnation() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// What proves that this node belongs, and the key of the hash of keys: the same on all nodes of the cluster.
+fn credentials(files: &CredentialFiles) -> anyhow::Result<(Credentials, [u8; 16])> {
+    let (credentials, seed) = match files {
+        CredentialFiles::Secret(path) => {
+            let secret = ClusterSecret::from_file(path)?;
+            let seed = secret.derive("key-hash");
+            (Credentials::Secret(secret), seed.to_vec())
+        }
+        CredentialFiles::Tls { ca, cert, key } => {
+            let authority = std::fs::read(ca).with_context(|| format!("cannot read {}", ca.display()))?;
+            let seed = digest::digest(&digest::SHA256, &authority).as_ref().to_vec();
+            (Credentials::Files { ca: ca.clone(), cert: cert.clone(), key: key.clone() }, seed)
+        }
+    };
+    let key = seed[..16].try_into().expect("both seeds are 32 bytes long");
+    Ok((credentials, key))
+}
+
+fn random_key() -> anyhow::Result<[u8; 16]> {
+    let mut key = [0; 16];
+    let random = SystemRandom::new().fill(&mut key);
+    random.map_err(|_| anyhow::anyhow!("the system gives no random numbers")).context(CouldNotStart)?;
+    Ok(key)
+}
+
+fn pace(section: Option<&ClusterSection>) -> Pace {
+    section.map_or(
+        Pace {
+            interval: GOSSIP_INTERVAL_DEFAULT,
+            stale_after: STALE_AFTER_DEFAULT,
+            forget_after: FORGET_AFTER_DEFAULT,
+        },
+        |s| Pace { interval: s.gossip_interval, stale_after: s.stale_after, forget_after: s.forget_after },
+    )
+}
+
+fn node_config(config: &Config, incarnation: u64, hash_key: [u8; 16]) -> NodeConfig {
+    NodeConfig {
+        replica: ReplicaId { node: config.node.id.as_str().into(), incarnation },
+        hash_key,
+        max_keys: config.node.max_keys,
+        shards_max: SHARDS,
+        clustered: config.cluster.is_some(),
+        pace: pace(config.cluster.as_ref()),
+    }
+}
+
+fn cluster_config(node: &str, incarnation: u64, section: &ClusterSection, credentials: Credentials) -> ClusterConfig {
+    ClusterConfig {
+        name: section.name.clone(),
+        node: node.to_owned(),
+        incarnation,
+        listen: section.listen,
+        advertise: section.advertise,
+        seeds: section.seeds.clone(),
+        credentials,
+        gossip_interval: section.gossip_interval.into(),
+        message_bytes_max: spillgate_core::wire::MESSAGE_BYTES_MAX,
+    }
+}
+
+async fn stop_signal() -> anyhow::Result<&'static str> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    })
+}
+
+/// Returns when the daemon is to stop.
+async fn told_to_stop(stopped: &mut watch::Receiver<bool>) {
+    // an error means that nobody can tell any more: time to stop as well
+    let _ = stopped.wait_for(|stop| *stop).await;
+}
+
+/// Folds histograms, and takes over the convergence times, every second.
+async fn upkeep(metrics: Arc<Metrics>, driver: Driver, mut stopped: watch::Receiver<bool>) {
+    let mut tick = tokio::time::interval(Nanos::SECOND.into());
+    loop {
+        tokio::select! {
+            _ = tick.tick() => {}
+            () = told_to_stop(&mut stopped) => return,
+        }
+        for time in driver.node().take_converged() {
+            metrics.convergence().record(time.as_secs_f64());
+        }
+        metrics.upkeep();
+    }
+}
