@@ -9,7 +9,6 @@ use std::sync::Arc;
 
 use hashbrown::HashTable;
 
-use crate::algorithm::Meter;
 use crate::catalog::Catalog;
 use crate::counter::Slot;
 use crate::decision::{CheckError, LimitRef};
@@ -93,7 +92,9 @@ impl Shard {
         key.0 as u64
     }
 
-    fn place(&self, key: KeyId) -> Option<usize> {
+    /// Where the key's entry stands, until the next entry comes or goes.
+    #[must_use]
+    pub fn place(&self, key: KeyId) -> Option<usize> {
         self.index.find(Self::hash(key), |i| self.entries[*i as usize].key == key).map(|i| *i as usize)
     }
 
@@ -122,11 +123,19 @@ impl Shard {
     }
 
     /// The entry of a key that a local caller names, made if need be; its rule is the caller's or the configured one.
+    /// `known` is where the key [stands](Self::place).
     ///
     /// # Errors
     /// [`CheckError::UnknownLimit`].
-    pub fn locate(&mut self, id: KeyId, limit: LimitRef<'_>, key: &str, now: Now) -> Result<&mut Entry, CheckError> {
-        let place = match self.place(id) {
+    pub fn locate(
+        &mut self,
+        known: Option<usize>,
+        id: KeyId,
+        limit: LimitRef<'_>,
+        key: &str,
+        now: Now,
+    ) -> Result<&mut Entry, CheckError> {
+        let place = match known {
             Some(place) => {
                 let entry = &self.entries[place];
                 let rule = match limit {
@@ -157,8 +166,7 @@ impl Shard {
         }
         let place = self.entries.len();
         let tally = self.catalog.tally(&rule);
-        let meter = Meter::full(&rule, now);
-        self.entries.push(Entry { key, meter, rule, text, news: None, granted: 0, denied: 0, tally });
+        self.entries.push(Entry { text, tally, ..Entry::full(key, rule, now) });
         let entries = &self.entries;
         self.index.insert_unique(Self::hash(key), u32::try_from(place).unwrap_or(u32::MAX), |i| {
             Self::hash(entries[*i as usize].key)
