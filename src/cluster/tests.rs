@@ -10,6 +10,7 @@ use std::time::Duration;
 use nodes::{Event, Node, OLD, Setup, replica, until};
 use spillgate_core::view::ReplicaId;
 
+use super::link::{self, Tag};
 use super::{Cluster, ClusterError, Member, MemberState};
 
 fn states(node: &Node) -> Vec<(ReplicaId, MemberState)> {
@@ -119,6 +120,23 @@ fn who_leaves_is_gone_at_once_and_not_dead() {
     let again = Setup { incarnation: 2, ..Setup::new("b").seed(&a) }.start();
     a.meets(&again);
     assert!(states(&a).contains(&(again.id(), MemberState::Alive)));
+}
+
+#[test]
+fn a_goodbye_does_not_overtake_a_message() {
+    let a = Setup::new("a").start();
+    let b = Setup::new("b").seed(&a).start();
+    a.meets(&b);
+    let link = b.cluster().shared.mesh.registry.link(&a.id()).unwrap();
+    b.runtime().block_on(async {
+        let mut stream = link.connection.open_uni().await.unwrap();
+        stream.write_all(&[Tag::Message as u8, 1]).await.unwrap();
+        link::send(&link, Tag::Goodbye, &[]).await.unwrap();
+        stream.write_all(&[2]).await.unwrap();
+        stream.finish().unwrap();
+    });
+    a.sees(&Event::Left(b.id()));
+    assert!(a.inbox.has(&Event::Message(b.id(), vec![1, 2])), "{:?}", a.inbox.events());
 }
 
 #[test]
