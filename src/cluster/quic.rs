@@ -94,7 +94,7 @@ enum Refusal {
     #[error("{0}")]
     Dial(#[from] quinn::ConnectError),
     #[error("{0}")]
-    Connection(#[from] ConnectionError),
+    Connection(ConnectionError),
     #[error("no hello: {0}")]
     Stream(String),
     #[error("{0}")]
@@ -105,6 +105,16 @@ enum Refusal {
     Full,
     #[error("no answer in {HANDSHAKE:?}")]
     Late,
+}
+
+impl From<ConnectionError> for Refusal {
+    fn from(error: ConnectionError) -> Self {
+        match error {
+            // this node's other end was faster to see whom it met
+            ConnectionError::ApplicationClosed(close) if close.error_code == code::SELF => Self::Myself,
+            error => Self::Connection(error),
+        }
+    }
 }
 
 impl Mesh {
@@ -217,6 +227,13 @@ impl Mesh {
         (dial.under_way, dial.not_before) = (false, Some(now + backoff));
     }
 
+    #[cfg(test)]
+    pub(super) fn backoff(&self, address: SocketAddr) -> Duration {
+        let dials = self.dials.lock().unwrap_or_else(PoisonError::into_inner);
+        let not_before = dials.get(&address).and_then(|dial| dial.not_before);
+        not_before.map_or(Duration::ZERO, |at| at.saturating_duration_since(Instant::now()))
+    }
+
     async fn welcome(&self, incoming: Incoming) -> Result<Link, Refusal> {
         let connection = incoming.accept()?.await?;
         self.greet(connection, false).await
@@ -230,7 +247,7 @@ impl Mesh {
     /// Both ends say who they are. A dialer learns only by the other's hello that its own certificate was accepted.
     async fn greet(&self, connection: Connection, dialed: bool) -> Result<Link, Refusal> {
         let broken = |error: &dyn std::fmt::Display| match connection.close_reason() {
-            Some(reason) => Refusal::Connection(reason),
+            Some(reason) => reason.into(),
             None => Refusal::Stream(error.to_string()),
         };
         let mut out = connection.open_uni().await?;

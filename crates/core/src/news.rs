@@ -1,8 +1,8 @@
 //! What a key has to say and what was heard of it: own counters and which of them are common knowledge, demand, peers'
-//! counters. Present only while there is something to say. It must not know frames or other keys.
+//! counters. Present only while there is something to say. It must not know buckets, frames or other keys.
 
-use crate::algorithm::Meter;
 use crate::counter::{Counts, Slot};
+use crate::stability::Common;
 use crate::time::Nanos;
 
 /// Demand is smoothed over slots of this length.
@@ -144,8 +144,18 @@ pub struct PeerNews {
     pub settled: bool,
     /// Its smoothed offered load, tokens a second.
     pub demand: f32,
+    /// The number of the frame in which it last spoke of the key.
+    pub seq: u64,
     /// When it last spoke of the key.
     pub heard: Nanos,
+    /// Tokens it was assumed to spend while it was silent, charged here, that it has not told of.
+    pub assumed: f64,
+}
+
+impl PeerNews {
+    const fn new(slot: Slot, now: Nanos) -> Self {
+        Self { slot, settled: false, demand: 0.0, seq: 0, heard: now, assumed: 0.0 }
+    }
 }
 
 /// All of a key's gossip.
@@ -159,8 +169,9 @@ pub struct News {
     pub refunded: u64,
     /// Own cumulative refunds at the baseline.
     pub refunded_base: u64,
-    /// Own cumulative counts as last told.
+    /// Own cumulative counts as last told, and the tick that told them first.
     told: (u64, u64),
+    told_tick: u64,
     told_demand: f32,
     spans: Spans,
     /// Own offered load.
@@ -184,18 +195,21 @@ pub struct News {
     pub silence: Option<Box<Silence>>,
 }
 
-/// What is kept of a key while peers are silent. The bucket itself goes on holding known charges only: to take a wrong
-/// guess back out of it could restore tokens that were lost to overflow, so the guess is made in a copy.
-#[derive(Clone, Debug)]
+/// What is kept of a key while peers are silent.
+#[derive(Clone, Debug, Default)]
 pub struct Silence {
-    /// The bucket with the silent peers' assumed spending charged too.
-    pub meter: Meter,
-    /// Up to when their spending was charged, and the part of a token that was left over.
-    pub assumed_until: Nanos,
-    /// The part of a token not charged yet.
-    pub carry: f64,
-    /// Own charges that all but the silent have confirmed, tokens; they leave the window at this node's share of the rate.
-    pub held: f64,
+    /// The own demand that the silent had heard of: no more weight than that is claimed.
+    demand: f32,
+    /// Up to when their spending was assumed.
+    until: Nanos,
+    /// The part of a token that was assumed and not charged yet.
+    carry: f64,
+    /// Tokens assumed since the bucket was full last: only those can be given back, what was there before has overflowed.
+    since_full: f64,
+    /// Own charges that all but the silent have confirmed, tokens.
+    held: f64,
+    /// The same of the window before, of a windowed limit.
+    held_before: f64,
 }
 
 impl News {
@@ -208,6 +222,7 @@ impl News {
             refunded,
             refunded_base: refunded,
             told: (granted, refunded),
+            told_tick: 0,
             told_demand: 0.0,
             spans: Spans::settled(granted),
             demand: Demand::default(),
@@ -222,48 +237,111 @@ impl News {
         }
     }
 
-    /// Own charges that are not common knowledge, when ticks up to `common` are: tokens.
+    /// Own charges that are not common knowledge: tokens.
     ///
     /// During a silence `common` is what the others have confirmed; what goes out of the window so is held back, and
-    /// leaves it at the pace of [`Self::release`].
-    pub fn unacked(&mut self, common: u64) -> f64 {
+    /// leaves it as [`Self::assume`] says.
+    pub fn unacked(&mut self, common: Common) -> f64 {
         let before = self.spans.acked;
-        self.spans.confirm(common);
+        self.spans.confirm(common.tick);
         let unacked = (self.granted - self.spans.acked) as f64;
         match &mut self.silence {
             Some(silence) => {
                 silence.held += (self.spans.acked - before) as f64;
-                unacked + silence.held
+                unacked + silence.held + silence.held_before
             }
             None => unacked,
         }
     }
 
-    /// Lets `tokens` more of the held charges go.
-    pub fn release(&mut self, tokens: f64) {
-        if let Some(silence) = &mut self.silence {
-            silence.held = (silence.held - tokens).max(0.0);
+    /// The own demand that every peer has heard of, tokens a second; while one is `silent`, what all had heard before.
+    pub fn demand_confirmed(&mut self, now: Nanos, silent: bool) -> f32 {
+        let present = self.demand.per_second(now);
+        let heard = self.spans.demand_confirmed(present);
+        match &self.silence {
+            _ if !silent => heard,
+            Some(silence) => heard.min(silence.demand),
+            // a key of which the silent have heard nothing
+            None => 0.0,
         }
     }
 
-    /// The own demand that every live peer has heard of, tokens a second.
-    pub fn demand_confirmed(&mut self, now: Nanos) -> f32 {
-        let present = self.demand.per_second(now);
-        self.spans.demand_confirmed(present)
+    /// A peer has fallen silent, if none was before.
+    pub fn begin_silence(&mut self, now: Nanos) {
+        let demand = self.spans.demand_confirmed(self.told_demand);
+        self.silence.get_or_insert_with(|| Box::new(Silence { demand, until: now, ..Silence::default() }));
     }
 
+    /// Seconds since this was asked last, during a silence.
+    pub fn silent_for(&mut self, now: Nanos) -> f64 {
+        self.silence.as_mut().map_or(0.0, |silence| {
+            let passed = now.since(silence.until).as_secs_f64();
+            silence.until = now;
+            passed
+        })
+    }
+
+    /// Notes that each of `spenders` is assumed to have spent so much, and that `released` of the held own charges may
+    /// leave the window. Returns the whole tokens to charge for it; `full` says whether the bucket is.
+    pub fn assume(&mut self, spenders: &[(Slot, f64)], released: f64, full: bool, now: Nanos) -> u64 {
+        let mut sum = 0.0;
+        for (slot, tokens) in spenders {
+            sum += tokens;
+            match self.peers.iter_mut().find(|p| p.slot == *slot) {
+                Some(peer) => peer.assumed += tokens,
+                None => self.peers.push(PeerNews { assumed: *tokens, ..PeerNews::new(*slot, now) }),
+            }
+        }
+        let Some(silence) = &mut self.silence else { return 0 };
+        silence.held = (silence.held - released).max(0.0);
+        silence.since_full = if full { sum } else { silence.since_full + sum };
+        silence.carry += sum;
+        let whole = silence.carry.floor();
+        silence.carry -= whole;
+        whole as u64
+    }
+
+    /// Of `step` tokens that `slot` tells of, how many were not assumed and charged already.
+    pub fn beyond_assumed(&mut self, slot: Slot, step: u64) -> u64 {
+        let Some(peer) = self.peers.iter_mut().find(|p| p.slot == slot) else { return step };
+        let known = step.min(peer.assumed as u64);
+        peer.assumed -= known as f64;
+        step - known
+    }
+
+    /// Peers that are not among the silent (any more) have told all: what was assumed of them beyond that is taken back.
+    /// Returns the whole tokens to refund.
+    pub fn take_back_assumed(&mut self, is_silent: impl Fn(Slot) -> bool) -> u64 {
+        let mut back = 0.0;
+        for peer in self.peers.iter_mut().filter(|p| p.assumed > 0.0 && !is_silent(p.slot)) {
+            back += std::mem::take(&mut peer.assumed);
+        }
+        self.silence.as_mut().map_or(0, |silence| {
+            let back = back.min(silence.since_full);
+            silence.since_full -= back;
+            back as u64
+        })
+    }
     /// The present fixed window is a new one: what was charged before no longer counts for anyone.
     pub fn new_fixed_window(&mut self) {
         let demand = self.spans.demand_confirmed(self.told_demand);
         self.spans = Spans { acked_demand: demand, ..Spans::settled(self.granted) };
         if let Some(silence) = &mut self.silence {
-            silence.held = 0.0;
+            (silence.held, silence.held_before) = (0.0, 0.0);
         }
-        self.new_window();
+        self.new_baseline();
     }
 
-    /// The present window is a new one: the baseline moves to its start.
-    pub fn new_window(&mut self) {
+    /// The present sliding window is a new one.
+    pub fn new_sliding_window(&mut self) {
+        if let Some(silence) = &mut self.silence {
+            (silence.held, silence.held_before) = (0.0, silence.held);
+        }
+        self.new_baseline();
+    }
+
+    /// The baseline moves up to now: what was charged before is common knowledge, or of a window that is over.
+    fn new_baseline(&mut self) {
         (self.base, self.refunded_base) = (self.granted, self.refunded);
     }
 
@@ -280,19 +358,28 @@ impl News {
 
     /// Notes that all is told in `tick`, and returns the demand to tell. Where everything told before is common
     /// knowledge and nothing is asked for any more, the baseline moves up: peers may then forget the counters.
-    pub fn tell(&mut self, now: Nanos, tick: u64, common: u64) -> f32 {
+    pub fn tell(&mut self, now: Nanos, tick: u64, common: Common) -> f32 {
         let demand = self.demand.per_second(now);
         // first, so that what is confirmed makes room for what is told
-        let unacked = self.unacked(common);
-        if demand == 0.0 && unacked == 0.0 {
-            self.new_window();
+        self.unacked(common);
+        if demand == 0.0 && self.known_to_all(common) {
+            self.new_baseline();
         }
         self.pressed = false;
+        if self.moved() {
+            self.told_tick = tick;
+        }
         self.told = (self.granted, self.refunded);
         self.told_demand = demand;
-        self.spans.told(tick, self.granted, demand, common);
+        self.spans.told(tick, self.granted, demand, common.tick);
         self.busy = now;
         demand
+    }
+
+    /// The demand told last, tokens a second.
+    #[must_use]
+    pub const fn told_demand(&self) -> f32 {
+        self.told_demand
     }
 
     /// Whether there are charges or refunds that no frame has carried yet.
@@ -302,14 +389,21 @@ impl News {
     }
 
     /// Whether the baseline still has to move up though there is nothing new: all is confirmed and nothing asked for.
-    pub fn unsettled(&mut self, now: Nanos, common: u64) -> bool {
+    pub fn unsettled(&mut self, now: Nanos, common: Common) -> bool {
         let behind = self.base != self.granted || self.refunded_base != self.refunded;
-        behind && self.demand.per_second(now) == 0.0 && self.unacked(common) == 0.0
+        behind && self.demand.per_second(now) == 0.0 && self.known_to_all(common)
+    }
+
+    /// Whether all that was ever charged and refunded is common knowledge, and nobody is silent who might lack it.
+    fn known_to_all(&mut self, common: Common) -> bool {
+        let told = !self.moved() && self.told_tick <= common.tick && !common.silent;
+        told && self.unacked(common) == 0.0
     }
 
     /// Whether each tick still has to look at it.
     pub fn restless(&self) -> bool {
-        self.told_demand > 0.0 || self.base != self.granted || self.refunded_base != self.refunded || self.spans.len > 0
+        let behind = self.base != self.granted || self.refunded_base != self.refunded;
+        behind || self.moved() || self.told_demand > 0.0 || self.spans.len > 0
     }
 
     /// Whether it may be dropped: nothing to say, nothing kept of any peer that is not common knowledge, for a while.
@@ -328,14 +422,20 @@ impl News {
         self.granted - self.base
     }
 
-    /// Notes what `slot` says beside its counters.
-    pub fn hear(&mut self, slot: Slot, demand: f32, settled: bool, now: Nanos) {
+    /// The number of the newest frame in which `slot` spoke of the key.
+    #[must_use]
+    pub fn newest_heard(&self, slot: Slot) -> u64 {
+        self.peers.iter().find(|p| p.slot == slot).map_or(0, |p| p.seq)
+    }
+
+    /// Notes what `slot` says beside its counters in its frame number `seq`.
+    pub fn hear(&mut self, slot: Slot, seq: u64, demand: f32, settled: bool, now: Nanos) {
         self.busy = now;
         match self.peers.iter_mut().find(|p| p.slot == slot) {
             Some(peer) => {
-                (peer.demand, peer.settled, peer.heard) = (demand, settled, now);
+                (peer.demand, peer.settled, peer.seq, peer.heard) = (demand, settled, seq, now);
             }
-            None => self.peers.push(PeerNews { slot, settled, demand, heard: now }),
+            None => self.peers.push(PeerNews { settled, demand, seq, ..PeerNews::new(slot, now) }),
         }
         self.sum_others();
     }
@@ -358,6 +458,10 @@ mod tests {
     use super::*;
 
     const MS: Nanos = Nanos::from_millis(1);
+
+    const fn upto(tick: u64) -> Common {
+        Common { tick, silent: false }
+    }
 
     #[test]
     fn demand_settles_at_the_offered_rate_and_fades_to_none() {
@@ -392,7 +496,7 @@ mod tests {
             for tick in 1..2000u64 {
                 news.granted += 1;
                 granted_at.push(news.granted);
-                let common = tick.saturating_sub(lag);
+                let common = Common { tick: tick.saturating_sub(lag), silent: false };
                 news.tell(Nanos(tick), tick, common);
                 let unacked = news.unacked(common);
                 assert!(unacked >= lag.min(tick) as f64, "never less than what is truly unconfirmed");
@@ -413,10 +517,10 @@ mod tests {
                 news.demand.offer(now, cost);
                 now = now.plus(DEMAND_SLOT);
                 tick += 1;
-                news.tell(now, tick, common(tick));
+                news.tell(now, tick, upto(common(tick)));
             }
-            news.unacked(common(tick));
-            news.demand_confirmed(now)
+            news.unacked(upto(common(tick)));
+            news.demand_confirmed(now, false)
         };
         assert_eq!(run(&mut news, 10, 1000, &|_| 0), 0.0, "nothing confirmed, nothing claimed");
         let confirmed = run(&mut news, 10, 100, &|t| t - 1);
@@ -430,12 +534,12 @@ mod tests {
         let mut news = News::new(Nanos::ZERO, 100, 0);
         news.demand.offer(Nanos::ZERO, 5);
         news.granted += 5;
-        news.tell(Nanos::from_millis(10), 1, 0);
+        news.tell(Nanos::from_millis(10), 1, upto(0));
         assert_eq!(news.fresh(), 5);
         let later = Nanos::from_secs(3);
-        assert!(!news.unsettled(later, 0), "not confirmed");
-        assert!(news.unsettled(later, 1));
-        news.tell(later, 2, 1);
+        assert!(!news.unsettled(later, upto(0)), "not confirmed");
+        assert!(news.unsettled(later, upto(1)));
+        news.tell(later, 2, upto(1));
         assert_eq!(news.fresh(), 0);
     }
 }

@@ -243,7 +243,7 @@ impl Shard {
         let mut listed = std::mem::take(&mut self.listed);
         listed.retain(|key| {
             let Some(entry) = self.find(*key) else { return false };
-            let common = outlook.common(entry.rule.spec().accuracy);
+            let common = entry.common(outlook);
             let Some(news) = &mut entry.news else { return false };
             let moved = news.untold(now.at) || news.unsettled(now.at, common);
             if moved && let Some(update) = entry.tell(now, tick, outlook) {
@@ -273,13 +273,13 @@ impl Shard {
         }
     }
 
-    /// Takes in a peer's update. False when the key is unknown here and the update does not describe it.
-    pub fn learn(&mut self, slot: Slot, update: &Update, now: Now) -> bool {
+    /// Takes in an update from a peer's frame number `seq`. False when the key is unknown here and the update does not describe it.
+    pub fn learn(&mut self, slot: Slot, seq: u64, update: &Update, now: Now) -> bool {
         let key = KeyId::from_bytes(update.key);
         let place = match self.place(key) {
             Some(place) => place,
             // nothing is owed and nothing asked for: a full bucket stays an absent one
-            None if update.fresh == 0 && update.demand == 0.0 => return true,
+            None if update.fresh == 0 && update.refunds.is_none() && update.demand == 0.0 => return true,
             None => {
                 let Some(rule) = update.describe.as_ref().and_then(|d| self.catalog.described(d)) else {
                     return false;
@@ -295,7 +295,7 @@ impl Shard {
         }
         let totals = self.totals;
         let entry = &mut self.entries[place];
-        entry.learn(slot, update, now, totals);
+        entry.learn(slot, seq, update, now, totals);
         let debt = -entry.meter.level(&entry.rule, now).tokens();
         let tally = entry.tally;
         self.tallies[usize::from(tally)].overshoot = self.tallies[usize::from(tally)].overshoot.max(debt);
@@ -352,7 +352,7 @@ impl Shard {
         }
     }
 
-    /// Lets time pass for silent peers, in every key that has gossip; see [`Entry::assume`].
+    /// Lets time pass for silent peers in every key that has gossip, see [`Entry::assume`].
     pub fn assume(&mut self, now: Now, outlook: &Outlook, silent: &[(Slot, bool)]) {
         for entry in &mut self.entries {
             entry.roll(now);

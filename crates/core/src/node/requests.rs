@@ -173,7 +173,8 @@ impl Node {
             let own = self.config.replica.clone();
             let (granted, refunded) = (news.granted, news.refunded);
             replicas.push(ReplicaCount { replica: own, granted, refunded, demand, age: Nanos::ZERO });
-            for peer in &news.peers {
+            // one of whom something was only assumed has said nothing
+            for peer in news.peers.iter().filter(|p| news.counts.granted(p.slot) > 0) {
                 if let Some((_, replica)) = names.iter().find(|(slot, _)| *slot == peer.slot) {
                     replicas.push(ReplicaCount {
                         replica: replica.clone(),
@@ -260,7 +261,7 @@ fn check_in(
         std::mem::replace(&mut news.listed, true)
     };
     let reason = entry.refusal(now, outlook, check.cost, reserved);
-    let delay = entry.careful_meter().delay(&entry.rule, now);
+    let delay = entry.meter.delay(&entry.rule, now);
     let granted = if reason.is_none() { check.cost } else { 0 };
     if granted > 0 {
         entry.charge(now, granted);
@@ -310,7 +311,7 @@ fn check_absent(
 /// The answer, with what is left after it.
 fn decided(entry: &Entry, cost: u64, reserved: u64, reason: Option<Reason>, now: Now, outlook: &Outlook) -> Decision {
     let enforced = entry.rule.spec().enforce;
-    let meter = entry.careful_meter();
+    let meter = &entry.meter;
     Decision {
         allowed: reason.is_none() || !enforced,
         reason,
@@ -361,9 +362,6 @@ fn take_back(shard: &mut Shard, id: KeyId, check: &Check<'_>, meter: Option<Mete
             entry.meter = meter.unwrap_or_else(|| Meter::full(&entry.rule, now));
             if let Some(news) = &mut entry.news {
                 news.granted -= check.cost;
-                if let Some(silence) = &mut news.silence {
-                    silence.meter.refund(&entry.rule, now, check.cost);
-                }
             }
             entry.tally
         }
