@@ -100,9 +100,7 @@ pub async fn exhaust(daemons: &[Daemon], key: &str) -> u64 {
 /// Waits until each of them sees so many tokens left.
 pub async fn all_see(daemons: &[Daemon], key: &str, tokens: f64) {
     for daemon in daemons {
-        until(&format!("{} sees {tokens} of {key}", daemon.name), async || {
-            daemon.level(key).await.round() == tokens
-        })
-        .await;
+        until(&format!("{} sees {tokens} of {key}", daemon.name), async || daemon.level(key).await.round() == tokens)
+            .await;
     }
 }

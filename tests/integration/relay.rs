@@ -226,7 +226,8 @@ impl Shared {
         let (number, late) = (direction.fates.offered, direction.decide());
         let Some(own) = network.nodes[to].own else { return };
         for late in late {
-            let flight = Flight { due: Instant::now() + late, number, from: socket.clone(), to: own, bytes: bytes.clone() };
+            let flight =
+                Flight { due: Instant::now() + late, number, from: socket.clone(), to: own, bytes: bytes.clone() };
             // the carrier ends only with the relay
             let _ = self.flights.send(flight);
         }
