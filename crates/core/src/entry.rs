@@ -7,7 +7,7 @@ use crate::algorithm::{Level, Meter};
 use crate::counter::Slot;
 use crate::decision::Reason;
 use crate::limit::{Accuracy, Algorithm, OnPartition, Rule};
-use crate::news::{News, Silence};
+use crate::news::News;
 use crate::stability::{self, Outlook};
 use crate::time::{Nanos, Now};
 use crate::wire::{Describe, Refunds, StateItem, Update};
@@ -79,21 +79,15 @@ impl Entry {
         if let Some(news) = &mut self.news {
             match self.meter {
                 Meter::Fixed(_) => news.new_fixed_window(),
-                _ => news.new_window(),
+                Meter::Bucket(_) | Meter::Sliding(_) => news.new_sliding_window(),
             }
         }
     }
 
-    /// Tokens left, by the more careful of what is known and what is assumed.
+    /// Tokens left as this node sees it; during a silence, less what the silent are assumed to have spent.
     #[must_use]
     pub fn level(&self, now: Now) -> Level {
-        self.careful_meter().level(&self.rule, now)
-    }
-
-    /// The bucket that decisions go by: with the silent peers' assumed spending, where there is a silence.
-    #[must_use]
-    pub fn careful_meter(&self) -> &Meter {
-        self.news.as_ref().and_then(|n| n.silence.as_ref()).map_or(&self.meter, |s| &s.meter)
+        self.meter.level(&self.rule, now)
     }
 
     /// The outlook as this key's limit sees it.
@@ -109,7 +103,10 @@ impl Entry {
         let outlook = self.outlook(outlook);
         let common = outlook.common(self.rule.spec().accuracy);
         let (unacked, own, others) = match &mut self.news {
-            Some(news) => (news.unacked(common), f64::from(news.demand_confirmed(now.at)), news.others),
+            Some(news) => {
+                let own = f64::from(news.demand_confirmed(now.at, outlook.silent > 0));
+                (news.unacked(common), own, news.others)
+            }
             None => (0.0, 0.0, 0.0),
         };
         let weight = stability::weight(own, others, &outlook);
@@ -155,7 +152,7 @@ impl Entry {
         if let Some(news) = &mut self.news {
             news.granted += cost;
         }
-        self.each_meter(|meter, rule| meter.charge(rule, now, cost));
+        self.meter.charge(&self.rule, now, cost);
     }
 
     /// Gives back at most `cost` tokens; returns how many.
@@ -163,18 +160,8 @@ impl Entry {
         let refunded = self.meter.refund(&self.rule, now, cost);
         if let Some(news) = &mut self.news {
             news.refunded += refunded;
-            if let Some(silence) = &mut news.silence {
-                silence.meter.refund(&self.rule, now, refunded);
-            }
         }
         refunded
-    }
-
-    fn each_meter(&mut self, mut apply: impl FnMut(&mut Meter, &Rule)) {
-        apply(&mut self.meter, &self.rule);
-        if let Some(silence) = self.news.as_mut().and_then(|n| n.silence.as_mut()) {
-            apply(&mut silence.meter, &self.rule);
-        }
     }
 
     /// The gossip, begun from what `totals` says if there was none: (granted, refunded) counts above any told before.
@@ -190,7 +177,7 @@ impl Entry {
         }
         let before = self.meter.window();
         let old = std::mem::replace(&mut self.rule, rule);
-        self.each_meter(|meter, new| meter.rescale(&old, new, now));
+        self.meter.rescale(&old, &self.rule, now);
         self.window_moved(before);
         if let Some(news) = &mut self.news {
             news.described = 0;
@@ -210,10 +197,11 @@ impl Entry {
         self.update(demand, describe)
     }
 
-    /// The key's state for a peer that missed it, with a description.
+    /// The key's state for a peer that missed it, with a description; the demand is the one told last, since no peer may
+    /// hold a lesser one than those that [`News::demand_confirmed`] reckons with.
     pub fn tell_again(&mut self, now: Now) -> Option<Update> {
         self.roll(now);
-        let demand = self.news.as_mut()?.demand.per_second(now.at);
+        let demand = self.news.as_ref()?.told_demand();
         self.update(demand, true)
     }
 
@@ -231,13 +219,14 @@ impl Entry {
         })
     }
 
-    /// Takes in what the replica in `slot` says of itself, and moves the bucket by what its counters moved.
-    pub fn learn(&mut self, slot: Slot, update: &Update, now: Now, totals: (u64, u64)) {
+    /// Takes in what the replica in `slot` says of itself in its frame number `seq`, and moves the bucket by what its
+    /// counters moved.
+    pub fn learn(&mut self, slot: Slot, seq: u64, update: &Update, now: Now, totals: (u64, u64)) {
         self.roll(now);
         self.news_or(now.at, totals);
         if let Some(window) = update.window {
             let before = self.meter.window();
-            self.each_meter(|meter, rule| meter.roll_to(rule, window));
+            self.meter.roll_to(&self.rule, window);
             self.window_moved(before);
         }
         let capacity = self.rule.capacity();
@@ -246,24 +235,23 @@ impl Entry {
         let was_settled = news.peers.iter().any(|p| p.slot == slot && p.settled);
         let (refunded, refunds_fresh) = update.refunds.map_or((0, 0), |r| (r.refunded, r.fresh));
         let step = news.counts.learn(slot, update.granted, refunded);
-        // an older frame than the last one heard says nothing new
-        if step.granted == 0 && step.refunded == 0 && update.granted < news.counts.granted(slot) {
-            return;
+        // counters are merged whatever the order; a demand is a word that a later frame has taken back
+        if news.newest_heard(slot) <= seq {
+            news.hear(slot, seq, update.demand, update.fresh == 0 && refunds_fresh == 0, now.at);
         }
-        news.hear(slot, update.demand, update.fresh == 0 && refunds_fresh == 0, now.at);
         // at first contact the whole count is no news: only what is newer than the baseline, and no more than fits
         let charged = if first { update.fresh.min(capacity) } else { step.granted.min(update.fresh) };
         let refunded = if first { refunds_fresh } else { step.refunded.min(refunds_fresh) };
-        // charges from before the baseline that were missed: unless the replica had settled, they belong to the window before
+        // charges from before the baseline that were missed: unless the replica had settled, they are of the window before
         let older = if first || was_settled { 0 } else { (step.granted - charged).min(capacity) };
+        let charged = news.beyond_assumed(slot, charged);
         let window = update.window.unwrap_or(0);
+        self.meter.charge_window(&self.rule, now, window.saturating_sub(1), older);
+        self.meter.charge_window(&self.rule, now, window, charged);
         // a refund in a window that is over gives nothing back in the present one
-        let refunded = if self.meter.window().is_some_and(|present| window < present) { 0 } else { refunded };
-        self.each_meter(|meter, rule| {
-            meter.charge_window(rule, now, window.saturating_sub(1), older);
-            meter.charge_window(rule, now, window, charged);
-            meter.refund(rule, now, refunded);
-        });
+        if self.meter.window().is_none_or(|present| window >= present) {
+            self.meter.refund(&self.rule, now, refunded);
+        }
     }
 
     /// Takes in what a peer reports of the key in a state transfer: the lower level of the two, and the counters it holds.
@@ -288,7 +276,7 @@ impl Entry {
                 known_lacks = known_lacks.saturating_add(step.granted);
                 reported_lacks = reported_lacks.saturating_add(known.saturating_sub(*granted));
             } else {
-                news.hear(slot, 0.0, false, now.at);
+                news.hear(slot, 0, 0.0, false, now.at);
             }
         }
         reported_lacks = reported_lacks.saturating_add(news.granted.saturating_sub(told_own));
@@ -304,52 +292,49 @@ impl Entry {
         }
         reported.charge(&rule, now, reported_lacks);
         let before = self.meter.window();
-        self.each_meter(|meter, rule| {
-            meter.charge(rule, now, known_lacks);
-            let (told, known) = (reported.level(rule, now), meter.level(rule, now));
-            if told.parts < known.parts {
-                *meter = reported.clone();
-            }
-        });
+        self.meter.charge(&rule, now, known_lacks);
+        if reported.level(&rule, now).parts < self.meter.level(&rule, now).parts {
+            self.meter = reported;
+        }
         self.window_moved(before);
     }
 
-    /// Lets time pass for silent peers: what they are assumed to spend is charged to the careful copy of the bucket,
-    /// and own charges that only they have not confirmed leave the window at this node's share.
+    /// Lets time pass for silent peers: a bucket is charged what each is assumed to spend, its weight's part of the rate,
+    /// and own charges that only they have not confirmed leave the window at this node's part of it. When they speak
+    /// again, what they tell is first set against what was assumed of them.
+    ///
+    /// In a window nothing comes back, so there nothing is assumed and nothing leaves: each node has its share of it.
     pub fn assume(&mut self, now: Now, outlook: &Outlook, silent: &[(Slot, bool)]) {
         let outlook = self.outlook(outlook);
-        if outlook.silent == 0 {
-            self.end_silence();
-            return;
-        }
         let skip_dead = self.rule.spec().on_partition == OnPartition::Continue;
+        let is_silent = |slot: Slot| silent.iter().any(|(s, dead)| *s == slot && !(skip_dead && *dead));
         let common = outlook.common(self.rule.spec().accuracy);
         let Some(news) = &mut self.news else { return };
-        let silence = news.silence.get_or_insert_with(|| {
-            Box::new(Silence { meter: self.meter.clone(), assumed_until: now.at, carry: 0.0, held: 0.0 })
-        });
-        let passed = now.at.since(silence.assumed_until).as_secs_f64();
-        silence.assumed_until = now.at;
-        let own = f64::from(news.demand_confirmed(now.at));
-        let is_silent = |slot: Slot| silent.iter().any(|(s, dead)| *s == slot && !(skip_dead && *dead));
-        let silent_demand = news.peers.iter().filter(|p| is_silent(p.slot)).map(|p| f64::from(p.demand)).sum();
-        let refilled = self.rule.rate().per_second() * passed;
-        let assumed = stability::weight_of_silent(own, news.others, silent_demand, &outlook) * refilled;
-        let share = stability::weight(own, news.others, &outlook) * refilled;
-        news.unacked(common);
-        news.release(share);
-        if let Some(silence) = &mut news.silence {
-            let whole = (silence.carry + assumed).floor();
-            silence.carry += assumed - whole;
-            silence.meter.charge(&self.rule, now, whole as u64);
-        }
-    }
-
-    /// The silent have spoken: the guesses are dropped, the truth comes as news.
-    pub fn end_silence(&mut self) {
-        if let Some(news) = &mut self.news {
+        let back = news.take_back_assumed(is_silent);
+        self.meter.refund(&self.rule, now, back);
+        if outlook.silent == 0 {
             news.silence = None;
+            return;
         }
+        news.begin_silence(now.at);
+        let passed = news.silent_for(now.at);
+        news.unacked(common);
+        if self.rule.algorithm().windowed() {
+            return;
+        }
+        let own = f64::from(news.demand_confirmed(now.at, true));
+        let refilled = self.rule.rate().per_second() * passed;
+        let demand = |slot| news.peers.iter().find(|p| p.slot == slot).map_or(0.0, |p| f64::from(p.demand));
+        let total = own + news.others;
+        let spenders: Vec<(Slot, f64)> = silent
+            .iter()
+            .filter(|(slot, _)| is_silent(*slot))
+            .map(|(slot, _)| (*slot, stability::share(demand(*slot), total, outlook.replicas) * refilled))
+            .collect();
+        let released = stability::weight(own, news.others, &outlook) * refilled;
+        let full = self.meter.full_in(&self.rule, now) == Nanos::ZERO;
+        let assumed = news.assume(&spenders, released, full, now.at);
+        self.meter.charge(&self.rule, now, assumed);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Limits: named rules, valid by construction. It must not know counters, peers or any file format.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::rate::Rate;
@@ -338,7 +338,7 @@ pub struct OverrideSpec {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Limit {
     rule: Arc<Rule>,
-    exact: HashMap<String, Arc<Rule>>,
+    exact: BTreeMap<String, Arc<Rule>>,
     /// Longest first, so that the first match wins.
     prefixes: Vec<(String, Arc<Rule>)>,
 }
@@ -349,7 +349,7 @@ impl Limit {
     /// # Errors
     /// [`LimitError`], of the rule or of an override.
     pub fn new(name: &str, spec: RuleSpec, overrides: &[OverrideSpec]) -> Result<Self, LimitError> {
-        let mut exact = HashMap::new();
+        let mut exact = BTreeMap::new();
         let mut prefixes: Vec<(String, Arc<Rule>)> = Vec::new();
         for o in overrides {
             let (text, is_prefix) = match o.key.strip_suffix('*') {

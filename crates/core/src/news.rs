@@ -1,7 +1,6 @@
 //! What a key has to say and what was heard of it: own counters and which of them are common knowledge, demand, peers'
-//! counters. Present only while there is something to say. It must not know frames or other keys.
+//! counters. Present only while there is something to say. It must not know buckets, frames or other keys.
 
-use crate::algorithm::Meter;
 use crate::counter::{Counts, Slot};
 use crate::time::Nanos;
 
@@ -144,8 +143,18 @@ pub struct PeerNews {
     pub settled: bool,
     /// Its smoothed offered load, tokens a second.
     pub demand: f32,
+    /// The number of the frame in which it last spoke of the key.
+    pub seq: u64,
     /// When it last spoke of the key.
     pub heard: Nanos,
+    /// Tokens it was assumed to spend while it was silent, charged here, that it has not told of.
+    pub assumed: f64,
+}
+
+impl PeerNews {
+    const fn new(slot: Slot, now: Nanos) -> Self {
+        Self { slot, settled: false, demand: 0.0, seq: 0, heard: now, assumed: 0.0 }
+    }
 }
 
 /// All of a key's gossip.
@@ -159,8 +168,9 @@ pub struct News {
     pub refunded: u64,
     /// Own cumulative refunds at the baseline.
     pub refunded_base: u64,
-    /// Own cumulative counts as last told.
+    /// Own cumulative counts as last told, and the tick that told them first.
     told: (u64, u64),
+    told_tick: u64,
     told_demand: f32,
     spans: Spans,
     /// Own offered load.
@@ -184,18 +194,21 @@ pub struct News {
     pub silence: Option<Box<Silence>>,
 }
 
-/// What is kept of a key while peers are silent. The bucket itself goes on holding known charges only: to take a wrong
-/// guess back out of it could restore tokens that were lost to overflow, so the guess is made in a copy.
-#[derive(Clone, Debug)]
+/// What is kept of a key while peers are silent.
+#[derive(Clone, Debug, Default)]
 pub struct Silence {
-    /// The bucket with the silent peers' assumed spending charged too.
-    pub meter: Meter,
-    /// Up to when their spending was charged, and the part of a token that was left over.
-    pub assumed_until: Nanos,
-    /// The part of a token not charged yet.
-    pub carry: f64,
-    /// Own charges that all but the silent have confirmed, tokens; they leave the window at this node's share of the rate.
-    pub held: f64,
+    /// The own demand that the silent had heard of: no more weight than that is claimed.
+    demand: f32,
+    /// Up to when their spending was assumed.
+    until: Nanos,
+    /// The part of a token that was assumed and not charged yet.
+    carry: f64,
+    /// Tokens assumed since the bucket was full last: only those can be given back, what was there before has overflowed.
+    since_full: f64,
+    /// Own charges that all but the silent have confirmed, tokens.
+    held: f64,
+    /// The same of the window before, of a windowed limit.
+    held_before: f64,
 }
 
 impl News {
@@ -208,6 +221,7 @@ impl News {
             refunded,
             refunded_base: refunded,
             told: (granted, refunded),
+            told_tick: 0,
             told_demand: 0.0,
             spans: Spans::settled(granted),
             demand: Demand::default(),
@@ -225,7 +239,7 @@ impl News {
     /// Own charges that are not common knowledge, when ticks up to `common` are: tokens.
     ///
     /// During a silence `common` is what the others have confirmed; what goes out of the window so is held back, and
-    /// leaves it at the pace of [`Self::release`].
+    /// leaves it as [`Self::assume`] says.
     pub fn unacked(&mut self, common: u64) -> f64 {
         let before = self.spans.acked;
         self.spans.confirm(common);
@@ -233,37 +247,100 @@ impl News {
         match &mut self.silence {
             Some(silence) => {
                 silence.held += (self.spans.acked - before) as f64;
-                unacked + silence.held
+                unacked + silence.held + silence.held_before
             }
             None => unacked,
         }
     }
 
-    /// Lets `tokens` more of the held charges go.
-    pub fn release(&mut self, tokens: f64) {
-        if let Some(silence) = &mut self.silence {
-            silence.held = (silence.held - tokens).max(0.0);
+    /// The own demand that every peer has heard of, tokens a second; during a silence, what all had heard before it.
+    pub fn demand_confirmed(&mut self, now: Nanos, silent: bool) -> f32 {
+        let present = self.demand.per_second(now);
+        let heard = self.spans.demand_confirmed(present);
+        match &self.silence {
+            _ if !silent => heard,
+            Some(silence) => heard.min(silence.demand),
+            // a key of which the silent have heard nothing
+            None => 0.0,
         }
     }
 
-    /// The own demand that every live peer has heard of, tokens a second.
-    pub fn demand_confirmed(&mut self, now: Nanos) -> f32 {
-        let present = self.demand.per_second(now);
-        self.spans.demand_confirmed(present)
+    /// A peer has fallen silent, if none was before.
+    pub fn begin_silence(&mut self, now: Nanos) {
+        let demand = self.spans.demand_confirmed(self.told_demand);
+        self.silence.get_or_insert_with(|| Box::new(Silence { demand, until: now, ..Silence::default() }));
     }
 
+    /// Seconds since this was asked last, during a silence.
+    pub fn silent_for(&mut self, now: Nanos) -> f64 {
+        self.silence.as_mut().map_or(0.0, |silence| {
+            let passed = now.since(silence.until).as_secs_f64();
+            silence.until = now;
+            passed
+        })
+    }
+
+    /// Notes that each of `spenders` is assumed to have spent so much, and that `released` of the held own charges may
+    /// leave the window. Returns the whole tokens to charge for it; `full` says whether the bucket is.
+    pub fn assume(&mut self, spenders: &[(Slot, f64)], released: f64, full: bool, now: Nanos) -> u64 {
+        let mut sum = 0.0;
+        for (slot, tokens) in spenders {
+            sum += tokens;
+            match self.peers.iter_mut().find(|p| p.slot == *slot) {
+                Some(peer) => peer.assumed += tokens,
+                None => self.peers.push(PeerNews { assumed: *tokens, ..PeerNews::new(*slot, now) }),
+            }
+        }
+        let Some(silence) = &mut self.silence else { return 0 };
+        silence.held = (silence.held - released).max(0.0);
+        silence.since_full = if full { sum } else { silence.since_full + sum };
+        silence.carry += sum;
+        let whole = silence.carry.floor();
+        silence.carry -= whole;
+        whole as u64
+    }
+
+    /// Of `step` tokens that `slot` tells of, how many were not assumed and charged already.
+    pub fn beyond_assumed(&mut self, slot: Slot, step: u64) -> u64 {
+        let Some(peer) = self.peers.iter_mut().find(|p| p.slot == slot) else { return step };
+        let known = step.min(peer.assumed as u64);
+        peer.assumed -= known as f64;
+        step - known
+    }
+
+    /// Peers that are not among the silent (any more) have told all: what was assumed of them beyond that is taken back.
+    /// Returns the whole tokens to refund.
+    pub fn take_back_assumed(&mut self, is_silent: impl Fn(Slot) -> bool) -> u64 {
+        let mut back = 0.0;
+        for peer in self.peers.iter_mut().filter(|p| p.assumed > 0.0 && !is_silent(p.slot)) {
+            back += std::mem::take(&mut peer.assumed);
+        }
+        self.silence.as_mut().map_or(0, |silence| {
+            let back = back.min(silence.since_full);
+            silence.since_full -= back;
+            back as u64
+        })
+    }
     /// The present fixed window is a new one: what was charged before no longer counts for anyone.
     pub fn new_fixed_window(&mut self) {
         let demand = self.spans.demand_confirmed(self.told_demand);
         self.spans = Spans { acked_demand: demand, ..Spans::settled(self.granted) };
         if let Some(silence) = &mut self.silence {
-            silence.held = 0.0;
+            (silence.held, silence.held_before) = (0.0, 0.0);
         }
-        self.new_window();
+        self.new_baseline();
     }
 
-    /// The present window is a new one: the baseline moves to its start.
-    pub fn new_window(&mut self) {
+    /// The present sliding window is a new one.
+    pub fn new_sliding_window(&mut self) {
+        if let Some(silence) = &mut self.silence {
+            (silence.held, silence.held_before) = (0.0, silence.held);
+        }
+        self.new_baseline();
+    }
+
+    /// The baseline moves up to now: what was charged before is common knowledge, or of a window that is over.
+    fn new_baseline(&mut self) {
         (self.base, self.refunded_base) = (self.granted, self.refunded);
     }
 
@@ -283,16 +360,25 @@ impl News {
     pub fn tell(&mut self, now: Nanos, tick: u64, common: u64) -> f32 {
         let demand = self.demand.per_second(now);
         // first, so that what is confirmed makes room for what is told
-        let unacked = self.unacked(common);
-        if demand == 0.0 && unacked == 0.0 {
-            self.new_window();
+        self.unacked(common);
+        if demand == 0.0 && self.known_to_all(common) {
+            self.new_baseline();
         }
         self.pressed = false;
+        if self.moved() {
+            self.told_tick = tick;
+        }
         self.told = (self.granted, self.refunded);
         self.told_demand = demand;
         self.spans.told(tick, self.granted, demand, common);
         self.busy = now;
         demand
+    }
+
+    /// The demand told last, tokens a second.
+    #[must_use]
+    pub const fn told_demand(&self) -> f32 {
+        self.told_demand
     }
 
     /// Whether there are charges or refunds that no frame has carried yet.
@@ -304,12 +390,18 @@ impl News {
     /// Whether the baseline still has to move up though there is nothing new: all is confirmed and nothing asked for.
     pub fn unsettled(&mut self, now: Nanos, common: u64) -> bool {
         let behind = self.base != self.granted || self.refunded_base != self.refunded;
-        behind && self.demand.per_second(now) == 0.0 && self.unacked(common) == 0.0
+        behind && self.demand.per_second(now) == 0.0 && self.known_to_all(common)
+    }
+
+    /// Whether all that was ever charged and refunded is common knowledge, also to the silent.
+    fn known_to_all(&mut self, common: u64) -> bool {
+        !self.moved() && self.told_tick <= common && self.unacked(common) == 0.0
     }
 
     /// Whether each tick still has to look at it.
     pub fn restless(&self) -> bool {
-        self.told_demand > 0.0 || self.base != self.granted || self.refunded_base != self.refunded || self.spans.len > 0
+        let behind = self.base != self.granted || self.refunded_base != self.refunded;
+        behind || self.moved() || self.told_demand > 0.0 || self.spans.len > 0
     }
 
     /// Whether it may be dropped: nothing to say, nothing kept of any peer that is not common knowledge, for a while.
@@ -328,14 +420,20 @@ impl News {
         self.granted - self.base
     }
 
-    /// Notes what `slot` says beside its counters.
-    pub fn hear(&mut self, slot: Slot, demand: f32, settled: bool, now: Nanos) {
+    /// The number of the newest frame in which `slot` spoke of the key.
+    #[must_use]
+    pub fn newest_heard(&self, slot: Slot) -> u64 {
+        self.peers.iter().find(|p| p.slot == slot).map_or(0, |p| p.seq)
+    }
+
+    /// Notes what `slot` says beside its counters in its frame number `seq`.
+    pub fn hear(&mut self, slot: Slot, seq: u64, demand: f32, settled: bool, now: Nanos) {
         self.busy = now;
         match self.peers.iter_mut().find(|p| p.slot == slot) {
             Some(peer) => {
-                (peer.demand, peer.settled, peer.heard) = (demand, settled, now);
+                (peer.demand, peer.settled, peer.seq, peer.heard) = (demand, settled, seq, now);
             }
-            None => self.peers.push(PeerNews { slot, settled, demand, heard: now }),
+            None => self.peers.push(PeerNews { settled, demand, seq, ..PeerNews::new(slot, now) }),
         }
         self.sum_others();
     }
@@ -416,7 +514,7 @@ mod tests {
                 news.tell(now, tick, common(tick));
             }
             news.unacked(common(tick));
-            news.demand_confirmed(now)
+            news.demand_confirmed(now, false)
         };
         assert_eq!(run(&mut news, 10, 1000, &|_| 0), 0.0, "nothing confirmed, nothing claimed");
         let confirmed = run(&mut news, 10, 100, &|t| t - 1);

@@ -129,20 +129,14 @@ impl SharedOutlook {
 /// and the weights of all nodes sum to 1 or less.
 #[must_use]
 pub fn weight(own: f64, others: f64, outlook: &Outlook) -> f64 {
-    if !outlook.admitted {
-        return 0.0;
-    }
-    let even = 1.0 / f64::from(outlook.replicas);
-    let total = own + others;
-    if total <= 0.0 { even } else { (1.0 - EVEN_PART) * own / total + EVEN_PART * even }
+    if outlook.admitted { share(own, own + others, outlook.replicas) } else { 0.0 }
 }
 
-/// The part of the demand that silent peers are assumed to have, 0 to 1, by the demand they named last.
+/// The weight of one of `replicas` that has `demand` of `total`, 0 to 1.
 #[must_use]
-pub fn weight_of_silent(own: f64, others: f64, silent_demand: f64, outlook: &Outlook) -> f64 {
-    let even = f64::from(outlook.silent) / f64::from(outlook.replicas);
-    let total = own + others;
-    if total <= 0.0 { even } else { (1.0 - EVEN_PART) * (silent_demand / total) + EVEN_PART * even }
+pub fn share(demand: f64, total: f64, replicas: u32) -> f64 {
+    let even = 1.0 / f64::from(replicas);
+    if total <= 0.0 { even } else { (1.0 - EVEN_PART) * demand / total + EVEN_PART * even }
 }
 
 /// What of `max_overshoot` is spent on chance unevenness (`z`) and on charges too small to share (`q`).

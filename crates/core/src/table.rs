@@ -248,8 +248,8 @@ impl Shard {
         }
     }
 
-    /// Takes in a peer's update. False when the key is unknown here and the update does not describe it.
-    pub fn learn(&mut self, slot: Slot, update: &Update, now: Now) -> bool {
+    /// Takes in an update from a peer's frame number `seq`. False when the key is unknown here and the update does not describe it.
+    pub fn learn(&mut self, slot: Slot, seq: u64, update: &Update, now: Now) -> bool {
         let key = KeyId::from_bytes(update.key);
         let place = match self.place(key) {
             Some(place) => place,
@@ -270,7 +270,7 @@ impl Shard {
         }
         let totals = self.totals;
         let entry = &mut self.entries[place];
-        entry.learn(slot, update, now, totals);
+        entry.learn(slot, seq, update, now, totals);
         let debt = -entry.meter.level(&entry.rule, now).tokens();
         let tally = entry.tally;
         self.tallies[usize::from(tally)].overshoot = self.tallies[usize::from(tally)].overshoot.max(debt);
@@ -327,7 +327,7 @@ impl Shard {
         }
     }
 
-    /// Lets time pass for silent peers, in every key that has gossip; see [`Entry::assume`].
+    /// Lets time pass for silent peers in every key that has gossip, see [`Entry::assume`].
     pub fn assume(&mut self, now: Now, outlook: &Outlook, silent: &[(Slot, bool)]) {
         for entry in &mut self.entries {
             entry.roll(now);

@@ -179,9 +179,10 @@ impl Node {
 
     fn round(&self, now: Now, bytes_max: usize, ask: bool, outbox: &mut impl Outbox) {
         let mut links = self.links.lock();
+        // before the tick begins: nothing of it is under way yet, so it would count as confirmed
+        let outlook = links.outlook(now.at);
         links.tick += 1;
         let tick = links.tick;
-        let outlook = links.outlook(now.at);
         let mut batch = Batch::new(bytes_max);
         for shard in &self.shards {
             shard.0.lock().drain(now, tick, &outlook, &mut |key, update| batch.push(key, &update));
@@ -330,7 +331,7 @@ impl Node {
             refunds |= update.refunds.is_some();
             let key = KeyId::from_bytes(update.key);
             let mut shard = self.shard(key).lock();
-            if !shard.learn(slot, update, now) && unknown.len() < UNKNOWN_MAX {
+            if !shard.learn(slot, header.seq, update, now) && unknown.len() < UNKNOWN_MAX {
                 unknown.push(update.key);
             }
             // a confirmation must not overtake our own news of the key: who asks would spend on a level that we have

@@ -171,7 +171,8 @@ impl Node {
             let own = self.config.replica.clone();
             let (granted, refunded) = (news.granted, news.refunded);
             replicas.push(ReplicaCount { replica: own, granted, refunded, demand, age: Nanos::ZERO });
-            for peer in &news.peers {
+            // one of whom something was only assumed has said nothing
+            for peer in news.peers.iter().filter(|p| news.counts.granted(p.slot) > 0) {
                 if let Some((_, replica)) = names.iter().find(|(slot, _)| *slot == peer.slot) {
                     replicas.push(ReplicaCount {
                         replica: replica.clone(),
@@ -252,13 +253,13 @@ fn check_in(
         }
     };
     let reason = entry.refusal(now, outlook, check.cost, reserved);
-    let delay = entry.careful_meter().delay(&entry.rule, now);
+    let delay = entry.meter.delay(&entry.rule, now);
     let granted = if reason.is_none() { check.cost } else { 0 };
     if granted > 0 {
         entry.charge(now, granted);
     }
     let enforced = entry.rule.spec().enforce;
-    let meter = entry.careful_meter();
+    let meter = &entry.meter;
     let decision = Decision {
         allowed: reason.is_none() || !enforced,
         reason,
@@ -319,9 +320,6 @@ fn take_back(shard: &mut Shard, id: KeyId, cost: u64, meter: Option<Meter>, now:
     entry.meter = meter.unwrap_or_else(|| Meter::full(&entry.rule, now));
     if let Some(news) = &mut entry.news {
         news.granted -= cost;
-        if let Some(silence) = &mut news.silence {
-            silence.meter.refund(&entry.rule, now, cost);
-        }
     }
     let tally = usize::from(entry.tally);
     if let Some(tally) = shard.tallies.get_mut(tally) {

@@ -251,6 +251,10 @@ impl Bucket {
         Self { rate, burst, queue: 0.0, at: now, over: 0.0, admitted: 0 }
     }
 
+    pub fn queue(&self) -> f64 {
+        self.queue
+    }
+
     fn drain(&mut self, now: u64) {
         self.queue = (self.queue - self.rate * (now - self.at) as f64 / 1e9).max(0.0);
         self.at = now;
