@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 use spillgate::client::{Address, Client, ClientError};
 use spillgate::cluster::ClusterSecret;
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -201,6 +202,16 @@ impl Daemon {
 
     pub async fn get(&self, path: &str) -> Value {
         self.client().get(path).await.unwrap_or_else(|e| panic!("GET {path} of {}: {e}", self.name))
+    }
+
+    /// The whole answer to `GET path`, head and all.
+    pub async fn text(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(self.http).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", self.http);
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
     }
 
     pub async fn post(&self, path: &str, body: Value) -> Result<Value, ClientError> {

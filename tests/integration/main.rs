@@ -6,4 +6,7 @@ mod nodes;
 mod relay;
 
 mod cluster;
+mod multi;
+mod reload;
+mod secret;
 mod start;
