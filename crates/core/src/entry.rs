@@ -8,7 +8,7 @@ use crate::counter::Slot;
 use crate::decision::Reason;
 use crate::limit::{Accuracy, Algorithm, OnPartition, Rule};
 use crate::news::News;
-use crate::stability::{self, Outlook};
+use crate::stability::{self, Common, Outlook};
 use crate::time::{Nanos, Now};
 use crate::wire::{Describe, Refunds, StateItem, Update};
 
@@ -88,6 +88,11 @@ impl Entry {
     #[must_use]
     pub fn level(&self, now: Now) -> Level {
         self.meter.level(&self.rule, now)
+    }
+
+    /// What is common knowledge, as this key's limit sees it.
+    pub fn common(&self, outlook: &Outlook) -> Common {
+        self.outlook(outlook).common(self.rule.spec().accuracy)
     }
 
     /// The outlook as this key's limit sees it.
@@ -187,7 +192,7 @@ impl Entry {
     /// What there is to tell of the key now: its state for the wire, noted as told in `tick`.
     pub fn tell(&mut self, now: Now, tick: u64, outlook: &Outlook) -> Option<Update> {
         self.roll(now);
-        let common = self.outlook(outlook).common(self.rule.spec().accuracy);
+        let common = self.common(outlook);
         let news = self.news.as_mut()?;
         let demand = news.tell(now.at, tick, common);
         let describe = news.described == 0 || news.described > outlook.heard;

@@ -2,6 +2,7 @@
 //! counters. Present only while there is something to say. It must not know buckets, frames or other keys.
 
 use crate::counter::{Counts, Slot};
+use crate::stability::Common;
 use crate::time::Nanos;
 
 /// Demand is smoothed over slots of this length.
@@ -236,13 +237,13 @@ impl News {
         }
     }
 
-    /// Own charges that are not common knowledge, when ticks up to `common` are: tokens.
+    /// Own charges that are not common knowledge: tokens.
     ///
     /// During a silence `common` is what the others have confirmed; what goes out of the window so is held back, and
     /// leaves it as [`Self::assume`] says.
-    pub fn unacked(&mut self, common: u64) -> f64 {
+    pub fn unacked(&mut self, common: Common) -> f64 {
         let before = self.spans.acked;
-        self.spans.confirm(common);
+        self.spans.confirm(common.tick);
         let unacked = (self.granted - self.spans.acked) as f64;
         match &mut self.silence {
             Some(silence) => {
@@ -253,7 +254,7 @@ impl News {
         }
     }
 
-    /// The own demand that every peer has heard of, tokens a second; during a silence, what all had heard before it.
+    /// The own demand that every peer has heard of, tokens a second; while one is `silent`, what all had heard before.
     pub fn demand_confirmed(&mut self, now: Nanos, silent: bool) -> f32 {
         let present = self.demand.per_second(now);
         let heard = self.spans.demand_confirmed(present);
@@ -357,7 +358,7 @@ impl News {
 
     /// Notes that all is told in `tick`, and returns the demand to tell. Where everything told before is common
     /// knowledge and nothing is asked for any more, the baseline moves up: peers may then forget the counters.
-    pub fn tell(&mut self, now: Nanos, tick: u64, common: u64) -> f32 {
+    pub fn tell(&mut self, now: Nanos, tick: u64, common: Common) -> f32 {
         let demand = self.demand.per_second(now);
         // first, so that what is confirmed makes room for what is told
         self.unacked(common);
@@ -370,7 +371,7 @@ impl News {
         }
         self.told = (self.granted, self.refunded);
         self.told_demand = demand;
-        self.spans.told(tick, self.granted, demand, common);
+        self.spans.told(tick, self.granted, demand, common.tick);
         self.busy = now;
         demand
     }
@@ -388,14 +389,15 @@ impl News {
     }
 
     /// Whether the baseline still has to move up though there is nothing new: all is confirmed and nothing asked for.
-    pub fn unsettled(&mut self, now: Nanos, common: u64) -> bool {
+    pub fn unsettled(&mut self, now: Nanos, common: Common) -> bool {
         let behind = self.base != self.granted || self.refunded_base != self.refunded;
         behind && self.demand.per_second(now) == 0.0 && self.known_to_all(common)
     }
 
-    /// Whether all that was ever charged and refunded is common knowledge, also to the silent.
-    fn known_to_all(&mut self, common: u64) -> bool {
-        !self.moved() && self.told_tick <= common && self.unacked(common) == 0.0
+    /// Whether all that was ever charged and refunded is common knowledge, and nobody is silent who might lack it.
+    fn known_to_all(&mut self, common: Common) -> bool {
+        let told = !self.moved() && self.told_tick <= common.tick && !common.silent;
+        told && self.unacked(common) == 0.0
     }
 
     /// Whether each tick still has to look at it.
@@ -457,6 +459,10 @@ mod tests {
 
     const MS: Nanos = Nanos::from_millis(1);
 
+    const fn upto(tick: u64) -> Common {
+        Common { tick, silent: false }
+    }
+
     #[test]
     fn demand_settles_at_the_offered_rate_and_fades_to_none() {
         let mut demand = Demand::default();
@@ -490,7 +496,7 @@ mod tests {
             for tick in 1..2000u64 {
                 news.granted += 1;
                 granted_at.push(news.granted);
-                let common = tick.saturating_sub(lag);
+                let common = Common { tick: tick.saturating_sub(lag), silent: false };
                 news.tell(Nanos(tick), tick, common);
                 let unacked = news.unacked(common);
                 assert!(unacked >= lag.min(tick) as f64, "never less than what is truly unconfirmed");
@@ -511,9 +517,9 @@ mod tests {
                 news.demand.offer(now, cost);
                 now = now.plus(DEMAND_SLOT);
                 tick += 1;
-                news.tell(now, tick, common(tick));
+                news.tell(now, tick, upto(common(tick)));
             }
-            news.unacked(common(tick));
+            news.unacked(upto(common(tick)));
             news.demand_confirmed(now, false)
         };
         assert_eq!(run(&mut news, 10, 1000, &|_| 0), 0.0, "nothing confirmed, nothing claimed");
@@ -528,12 +534,12 @@ mod tests {
         let mut news = News::new(Nanos::ZERO, 100, 0);
         news.demand.offer(Nanos::ZERO, 5);
         news.granted += 5;
-        news.tell(Nanos::from_millis(10), 1, 0);
+        news.tell(Nanos::from_millis(10), 1, upto(0));
         assert_eq!(news.fresh(), 5);
         let later = Nanos::from_secs(3);
-        assert!(!news.unsettled(later, 0), "not confirmed");
-        assert!(news.unsettled(later, 1));
-        news.tell(later, 2, 1);
+        assert!(!news.unsettled(later, upto(0)), "not confirmed");
+        assert!(news.unsettled(later, upto(1)));
+        news.tell(later, 2, upto(1));
         assert_eq!(news.fresh(), 0);
     }
 }

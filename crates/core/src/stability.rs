@@ -56,14 +56,24 @@ impl Outlook {
         }
     }
 
-    /// The newest tick that counts as common knowledge under `accuracy`.
+    /// What counts as common knowledge under `accuracy`.
     #[must_use]
-    pub const fn common(&self, accuracy: Accuracy) -> u64 {
-        match accuracy {
+    pub const fn common(&self, accuracy: Accuracy) -> Common {
+        let tick = match accuracy {
             Accuracy::Strict => self.stable,
             Accuracy::Bounded { .. } | Accuracy::Gossip => self.heard,
-        }
+        };
+        Common { tick, silent: self.silent > 0 }
     }
+}
+
+/// What is common knowledge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Common {
+    /// All news up to this tick is, to the peers that are not silent.
+    pub tick: u64,
+    /// Whether a peer is silent, who may lack it.
+    pub silent: bool,
 }
 
 /// The outlook as the shards read it without a lock: written by gossip, read by every check.

@@ -218,7 +218,7 @@ impl Shard {
         let mut listed = std::mem::take(&mut self.listed);
         listed.retain(|key| {
             let Some(entry) = self.find(*key) else { return false };
-            let common = outlook.common(entry.rule.spec().accuracy);
+            let common = entry.common(outlook);
             let Some(news) = &mut entry.news else { return false };
             let moved = news.untold(now.at) || news.unsettled(now.at, common);
             if moved && let Some(update) = entry.tell(now, tick, outlook) {
@@ -254,7 +254,7 @@ impl Shard {
         let place = match self.place(key) {
             Some(place) => place,
             // nothing is owed and nothing asked for: a full bucket stays an absent one
-            None if update.fresh == 0 && update.demand == 0.0 => return true,
+            None if update.fresh == 0 && update.refunds.is_none() && update.demand == 0.0 => return true,
             None => {
                 let Some(rule) = update.describe.as_ref().and_then(|d| self.catalog.described(d)) else {
                     return false;

@@ -206,8 +206,8 @@ impl Peer {
         if self.synced {
             flags |= FLAG_SYNCED;
         }
-        let unknown = std::mem::take(&mut self.unknown);
-        Header { incarnation: own, seq: self.seq, ack: self.ack(now), stable, flags, unknown, extensions: Vec::new() }
+        let (unknown, extensions) = (Vec::new(), Vec::new());
+        Header { incarnation: own, seq: self.seq, ack: self.ack(now), stable, flags, unknown, extensions }
     }
 
     /// Notes a frame received. False when it is a duplicate or too old to be told from one.

@@ -93,6 +93,28 @@ impl Batch {
     }
 }
 
+/// One round of news, as every peer is told of it.
+struct Round {
+    now: Now,
+    tick: u64,
+    /// Whether every peer is asked to confirm at once.
+    ask: bool,
+    /// Whether anything is new in it.
+    news: bool,
+    /// The tick that peers should know to be stable.
+    announce: u64,
+    /// The newest tick that all have confirmed.
+    stable: u64,
+    bytes_max: usize,
+    chunks: Vec<(Vec<u8>, Arc<[KeyId]>)>,
+}
+
+impl Round {
+    const fn ask_flag(&self) -> u8 {
+        if self.ask { FLAG_ASK } else { 0 }
+    }
+}
+
 /// What follows a header when there is no news.
 const NO_UPDATES: [u8; 1] = [0];
 
@@ -195,37 +217,60 @@ impl Node {
             let place = (tick % self.shards.len() as u64) as usize;
             self.shards[place].0.lock().remind(now, REMINDERS_MAX, &mut |key, update| batch.push(key, &update));
         }
-        let chunks = batch.finish();
         if links.peers.iter().any(|p| p.wants_everything() && !links.stale(p, now.at)) {
             self.fill_backlogs(&mut links, now);
         }
         let announce = outlook.heard.min(links.news_tick());
+        let round = Round { now, tick, ask, news, announce, stable: outlook.heard, bytes_max, chunks: batch.finish() };
         for i in 0..links.peers.len() {
-            let stale = links.stale(&links.peers[i], now.at);
-            let peer = &mut links.peers[i];
-            if stale {
-                if news && !peer.wants_everything() {
-                    peer.start_over(tick);
-                }
+            if links.stale(&links.peers[i], now.at) {
+                self.knock(&round, &mut links.peers[i], outbox);
             } else {
-                for (bytes, keys) in &chunks {
-                    let header = peer.next_header(now.at, self.own(), outlook.heard, Some(tick), Arc::clone(keys));
-                    self.send(peer, header, bytes, ask, now, outbox);
-                }
-                self.repair(peer, now, bytes_max, outlook.heard, outbox);
-            }
-            let sent_now = peer.sent_at == now.at && peer.frames.0 > 0;
-            let settling = peer.state != PeerState::Alive || !peer.includes_us;
-            let due = peer.owes_ack
-                || now.at.since(peer.sent_at) >= KEEP_ALIVE
-                || (!stale && (ask || settling || peer.stable_told < announce || !peer.unknown.is_empty()));
-            if due && !sent_now {
-                let header = peer.next_header(now.at, self.own(), outlook.heard, None, Arc::from([]));
-                let elicit = ask || peer.stable_told < announce || settling;
-                self.send_plain(peer, header, elicit, ask, now, outbox);
+                self.tell(&round, &mut links.peers[i], outbox);
             }
         }
         self.outlook.store(links.outlook(now.at));
+    }
+
+    /// Lets a peer that is not heard of know that we are there, no more: what it misses it is told when it is back.
+    fn knock(&self, round: &Round, peer: &mut Peer, outbox: &mut impl Outbox) {
+        if round.news && !peer.wants_everything() {
+            peer.start_over(round.tick);
+        }
+        if round.now.at.since(peer.sent_at) >= KEEP_ALIVE {
+            self.send_bare(round, peer, true, outbox);
+        }
+    }
+
+    /// Tells a peer the round's news, what it missed, and if there is neither, what else it should hear.
+    fn tell(&self, round: &Round, peer: &mut Peer, outbox: &mut impl Outbox) {
+        // first, and by itself: beside a full run of updates the list would not fit
+        if !peer.unknown.is_empty() {
+            let unknown = std::mem::take(&mut peer.unknown);
+            let header =
+                Header { unknown, ..peer.next_header(round.now.at, self.own(), round.stable, None, no_keys()) };
+            self.carry(peer, &header, &NO_UPDATES, round.now, outbox);
+        }
+        for (bytes, keys) in &round.chunks {
+            let keys = Arc::clone(keys);
+            let mut header = peer.next_header(round.now.at, self.own(), round.stable, Some(round.tick), keys);
+            header.flags |= FLAG_ELICIT | round.ask_flag();
+            self.carry(peer, &header, bytes, round.now, outbox);
+        }
+        let told = self.repair(peer, round, outbox) || !round.chunks.is_empty();
+        let settling = peer.state != PeerState::Alive || !peer.includes_us;
+        let elicit = settling || peer.stable_told < round.announce;
+        let overdue = peer.owes_ack || round.now.at.since(peer.sent_at) >= KEEP_ALIVE;
+        if (round.ask && round.chunks.is_empty()) || (!told && (elicit || overdue)) {
+            self.send_bare(round, peer, elicit, outbox);
+        }
+    }
+
+    /// A frame without news.
+    fn send_bare(&self, round: &Round, peer: &mut Peer, elicit: bool, outbox: &mut impl Outbox) {
+        let mut header = peer.next_header(round.now.at, self.own(), round.stable, None, no_keys());
+        header.flags |= round.ask_flag() | if elicit { FLAG_ELICIT } else { 0 };
+        self.carry(peer, &header, &NO_UPDATES, round.now, outbox);
     }
 
     fn own(&self) -> u64 {
@@ -243,37 +288,25 @@ impl Node {
         }
     }
 
-    /// Tells a peer again what it missed, with the values of now.
-    fn repair(&self, peer: &mut Peer, now: Now, bytes_max: usize, stable: u64, outbox: &mut impl Outbox) {
+    /// Tells a peer again what it missed, with the values of now; says whether there was anything.
+    fn repair(&self, peer: &mut Peer, round: &Round, outbox: &mut impl Outbox) -> bool {
         let (keys, tick) = peer.take_queued(REPAIRS_MAX);
         if keys.is_empty() {
-            return;
+            return false;
         }
-        let mut batch = Batch::new(bytes_max);
+        let mut batch = Batch::new(round.bytes_max);
         for key in keys {
-            let update = self.shard(key).lock().find(key).and_then(|entry| entry.tell_again(now));
+            let update = self.shard(key).lock().find(key).and_then(|entry| entry.tell_again(round.now));
             if let Some(update) = update {
                 batch.push(key, &update);
             }
         }
         for (bytes, keys) in batch.finish() {
-            let header = peer.next_header(now.at, self.own(), stable, Some(tick), keys);
-            self.send(peer, header, &bytes, false, now, outbox);
+            let mut header = peer.next_header(round.now.at, self.own(), round.stable, Some(tick), keys);
+            header.flags |= FLAG_ELICIT;
+            self.carry(peer, &header, &bytes, round.now, outbox);
         }
-    }
-
-    fn send(&self, peer: &Peer, mut header: Header, updates: &[u8], ask: bool, now: Now, outbox: &mut impl Outbox) {
-        header.flags |= FLAG_ELICIT | if ask { FLAG_ASK } else { 0 };
-        if !header.unknown.is_empty() {
-            // a list of unknown keys would not fit beside a full run of updates; the peer will name them again
-            header.unknown.clear();
-        }
-        self.carry(peer, &header, updates, now, outbox);
-    }
-
-    fn send_plain(&self, peer: &Peer, mut header: Header, elicit: bool, ask: bool, now: Now, outbox: &mut impl Outbox) {
-        header.flags |= if elicit { FLAG_ELICIT } else { 0 } | if ask { FLAG_ASK } else { 0 };
-        self.carry(peer, &header, &NO_UPDATES, now, outbox);
+        true
     }
 
     fn carry(&self, peer: &Peer, header: &Header, updates: &[u8], now: Now, outbox: &mut impl Outbox) {
@@ -347,7 +380,7 @@ impl Node {
         let Some(peer) = links.find(from) else { return Err(FrameError::Stranger(from.clone())) };
         peer.unknown = unknown;
         if asked || peer.acks_due() {
-            let header = peer.next_header(now.at, own, before.heard, None, Arc::from([]));
+            let header = peer.next_header(now.at, own, before.heard, None, no_keys());
             self.carry(peer, &header, &reply.finish(), now, outbox);
         }
         let after = links.outlook(now.at);
@@ -370,6 +403,10 @@ impl Node {
         }
         self.assumed_at.store(if silent.is_empty() { 0 } else { now.at.0.max(1) }, Relaxed);
     }
+}
+
+fn no_keys() -> Arc<[KeyId]> {
+    Arc::from([])
 }
 
 /// Estimates the peer's clock from the time it tells and half the round trip.
