@@ -285,6 +285,17 @@ impl Driver {
         self.0.progress.notify_waiters();
     }
 
+    /// Grants nothing until [`Driver::release`] or [`Driver::begin_alone`], whoever counts this node in.
+    pub fn hold(&self) {
+        self.0.node.hold(self.now());
+    }
+
+    /// The peers' tables have come.
+    pub fn release(&self) {
+        self.0.node.release(self.now());
+        self.0.progress.notify_waiters();
+    }
+
     /// Nobody is there to count this node in: it begins by itself.
     pub fn begin_alone(&self) {
         self.0.node.begin_alone(self.now());

@@ -59,6 +59,8 @@ pub(super) fn open(socket: UdpSocket, tls: &Tls) -> io::Result<Endpoint> {
     // answered with a reset that the peer believes, and the peer dials anew instead of waiting out the idle time.
     let mut config = EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &tls.reset_seed)));
     config.cid_generator(|| Box::new(RandomIds));
+    // firewalls, and whoever captures the traffic, know QUIC by the fixed bit, which RFC 9287 allows to be anything
+    config.grease_quic_bit(false);
     let mut endpoint = Endpoint::new(config, Some(server), socket, Arc::new(TokioRuntime))?;
     endpoint.set_default_client_config(client);
     Ok(endpoint)

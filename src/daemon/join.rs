@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::control::Steward;
 use super::gossip::Arrival;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, MemberState};
 use crate::driver::Driver;
 
 /// How many peers are asked for their tables: the lowest level of them counts, and each costs a transfer.
@@ -46,7 +46,6 @@ struct Progress {
 impl Join {
     pub(super) async fn run(self, mut arrivals: mpsc::Receiver<Arrival>) {
         let start = Instant::now();
-        let patience = if self.alone { self.timeout.min(ALONE_MAX) } else { self.timeout };
         let transfers = Arc::new(Semaphore::new(TRANSFERS_MAX));
         let mut progress = Progress::default();
         let mut joining = true;
@@ -65,12 +64,15 @@ impl Join {
             if !joining {
                 continue;
             }
+            if !progress.asked.is_empty() && progress.loaded.len() == progress.asked.len() {
+                self.driver.release();
+            }
             let admitted = self.driver.node().outlook().admitted;
-            let loaded = !progress.asked.is_empty() && progress.loaded.len() == progress.asked.len();
-            if admitted && loaded {
+            if admitted {
                 let (peers, keys) = (progress.loaded.len(), progress.keys);
                 tracing::info!(peers, keys, after_ms = start.elapsed().as_millis(), "joined the cluster and ready");
-            } else if start.elapsed() >= patience {
+            } else if start.elapsed() >= self.patience(&progress) {
+                let patience = self.patience(&progress);
                 if progress.asked.is_empty() {
                     tracing::warn!(waited = ?patience, "no other node answered: this one begins with the whole limit");
                 } else {
@@ -84,6 +86,13 @@ impl Join {
             joining = false;
             self.steward.become_ready();
         }
+    }
+
+    /// How long others are waited for: those who are there have the table, and are worth more time than nobody.
+    fn patience(&self, progress: &Progress) -> Duration {
+        let found =
+            !progress.asked.is_empty() || self.cluster.members().iter().any(|m| m.state == MemberState::Connecting);
+        if self.alone && !found { self.timeout.min(ALONE_MAX) } else { self.timeout }
     }
 
     fn ask(&self, peer: ReplicaId, progress: &mut Progress) {

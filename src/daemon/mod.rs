@@ -151,6 +151,8 @@ impl Daemon {
             self.steward.become_ready();
             return;
         };
+        // before the first peer is met
+        self.driver.hold();
         let (inbox, arrivals) = gossip::Inbound::new(self.driver.clone(), post);
         cluster.start(Arc::new(inbox));
         let join = join::Join {

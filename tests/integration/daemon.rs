@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 use spillgate::client::{Address, Client, ClientError};
 use spillgate::cluster::ClusterSecret;
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -46,7 +47,8 @@ pub struct Setup {
     pub cluster: String,
     /// `None`: a single node.
     pub secret: Option<PathBuf>,
-    pub seeds: Vec<SocketAddr>,
+    pub cluster_name: String,
+    pub seeds: Vec<String>,
     /// UDP port; 0 picks a free one.
     pub cluster_port: u16,
     pub advertise: Option<SocketAddr>,
@@ -62,6 +64,7 @@ impl Setup {
             http: String::new(),
             cluster: String::new(),
             secret: None,
+            cluster_name: "test".to_owned(),
             seeds: Vec::new(),
             cluster_port: 0,
             advertise: None,
@@ -73,13 +76,11 @@ impl Setup {
         let mut text = format!("[node]\nid = {:?}\n{}\n", self.name, self.node);
         write!(text, "[http]\nlisten = \"127.0.0.1:0\"\n{}\n", self.http).unwrap();
         if let Some(secret) = &self.secret {
-            let seeds: Vec<String> = self.seeds.iter().map(|s| format!("{:?}", s.to_string())).collect();
+            let Self { cluster_name, seeds, cluster_port, cluster, .. } = self;
             write!(
                 text,
-                "[cluster]\nname = \"test\"\nlisten = \"127.0.0.1:{}\"\nseeds = [{}]\nsecret_file = {secret:?}\n{}\n",
-                self.cluster_port,
-                seeds.join(", "),
-                self.cluster
+                "[cluster]\nname = {cluster_name:?}\nlisten = \"127.0.0.1:{cluster_port}\"\nseeds = {seeds:?}\n\
+                 secret_file = {secret:?}\n{cluster}\n",
             )
             .unwrap();
             if let Some(advertise) = self.advertise {
@@ -169,6 +170,16 @@ impl Daemon {
         assert!(status.success(), "{status}: {}", self.log());
     }
 
+    /// Starts it again, as it was and at the same UDP port, after kill -9 if it still runs.
+    pub async fn restart(mut self) -> Self {
+        if self.runs() {
+            self.kill().await;
+        }
+        let mut setup = self.setup.clone();
+        setup.cluster_port = self.cluster.map_or(0, |c| c.port());
+        Self::start(&self.directory, setup).await
+    }
+
     /// Whether the process still runs.
     pub fn runs(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
@@ -191,6 +202,16 @@ impl Daemon {
 
     pub async fn get(&self, path: &str) -> Value {
         self.client().get(path).await.unwrap_or_else(|e| panic!("GET {path} of {}: {e}", self.name))
+    }
+
+    /// The whole answer to `GET path`, head and all.
+    pub async fn text(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(self.http).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", self.http);
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
     }
 
     pub async fn post(&self, path: &str, body: Value) -> Result<Value, ClientError> {
@@ -251,7 +272,7 @@ pub async fn start_cluster(n: usize, limits: &str) -> Vec<Daemon> {
         let setup = Setup {
             name: char::from(b'a' + u8::try_from(i).unwrap()).to_string(),
             secret: Some(secret.clone()),
-            seeds: daemons.iter().filter_map(|d| d.cluster).collect(),
+            seeds: daemons.iter().filter_map(|d| d.cluster).map(|c| c.to_string()).collect(),
             ..Setup::single(limits)
         };
         daemons.push(Daemon::start(&directory, setup).await);

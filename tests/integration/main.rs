@@ -1,5 +1,12 @@
 //! The daemon from outside: real processes, real sockets. One binary, so that it is built once.
 
+// the harness
 mod daemon;
+mod nodes;
+mod relay;
 
+mod cluster;
+mod multi;
+mod reload;
+mod secret;
 mod start;

@@ -141,11 +141,14 @@ impl Entry {
         if cost == 0 {
             return None;
         }
+        if !outlook.admitted {
+            return Some(Reason::Unconfirmed);
+        }
         let silent = self.outlook(outlook).silent > 0;
         if silent && self.rule.spec().on_partition == OnPartition::Deny {
             return Some(Reason::Partition);
         }
-        if (outlook.replicas == 1 && outlook.admitted) || matches!(self.rule.spec().accuracy, Accuracy::Gossip) {
+        if outlook.replicas == 1 || matches!(self.rule.spec().accuracy, Accuracy::Gossip) {
             return None;
         }
         let window = self.window(now, outlook, level.tokens(), cost);

@@ -232,7 +232,7 @@ fn the_sides_of_a_partition_stay_within_the_limit_together() {
         cluster.cut.clear();
         cluster.settle();
         let healed = common::offer(&mut cluster, 1000.0, 1000.0, 2.0, &[1.0; 4], 3000);
-        assert!(healed.over <= 0.0 && healed.utilisation > 0.98, "seed {seed}: {healed:?}");
+        assert!(healed.over <= 0.0 && healed.utilisation > 0.95, "seed {seed}: {healed:?}");
     }
 }
 

@@ -1,5 +1,5 @@
 //! Ten million keys against a table of a hundred thousand: memory stays bounded, and the keys that count keep counting.
-#![allow(clippy::unwrap_used)] // clippy knows tests by their attribute, not what they call
+#![allow(clippy::unwrap_used, clippy::disallowed_macros)] // clippy knows tests by their attribute, not what they call
 
 mod common;
 

@@ -158,6 +158,8 @@ impl Subject {
         let now = present(0);
         node.peer_up(&replica("b"), now);
         node.peer_up(&replica("c"), now);
+        // counted in without a handshake: what is under test is what frames do
+        node.begin_alone(now);
         let id = |limit| node.key_id(LimitRef::Named(limit), "k").to_bytes();
         let (bucket, window) = (id("bucket"), id("window"));
         let subject = Self { node, bucket, window };

@@ -44,6 +44,8 @@ pub struct Links {
     pub tick: u64,
     /// Whether the peers count this node in.
     pub admitted: bool,
+    /// Whether this node grants nothing though they do: the tables of its peers are still to come.
+    pub held: bool,
     /// The newest tick that carried news.
     news_tick: u64,
     /// Ticks with news that not all have confirmed, and when they were.
@@ -64,6 +66,7 @@ impl Links {
             peers: Vec::new(),
             tick: 0,
             admitted,
+            held: false,
             news_tick: 0,
             unconfirmed: VecDeque::new(),
             converged: Vec::new(),
@@ -187,7 +190,7 @@ impl Links {
         Outlook {
             replicas: small(self.peers.len() + 1),
             dead: small(self.peers.iter().filter(|p| p.dead && p.state == PeerState::Silent).count()),
-            admitted: self.admitted,
+            admitted: self.admitted && !self.held,
             heard,
             stable,
             silent: small(count(PeerState::Silent)),

@@ -144,10 +144,24 @@ impl Node {
         self.outlook.store(links.outlook(now.at));
     }
 
+    /// Grants nothing from now on, even if peers count this node in: it may have to learn from their tables first.
+    pub fn hold(&self, now: Now) {
+        let mut links = self.links.lock();
+        links.held = true;
+        self.outlook.store(links.outlook(now.at));
+    }
+
+    /// The peers' tables have come: granting waits for nothing more than being counted in.
+    pub fn release(&self, now: Now) {
+        let mut links = self.links.lock();
+        links.held = false;
+        self.outlook.store(links.outlook(now.at));
+    }
+
     /// Nobody is there to count this node in: it begins by itself, with the whole limit.
     pub fn begin_alone(&self, now: Now) {
         let mut links = self.links.lock();
-        links.admitted = true;
+        (links.admitted, links.held) = (true, false);
         self.outlook.store(links.outlook(now.at));
     }
 
