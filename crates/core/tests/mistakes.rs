@@ -114,7 +114,10 @@ fn a_refused_batch_counts_what_was_at_fault_alone() {
     let batch = [check("known1", 5, "normal"), check("new", 0, "normal"), check("known2", 100, "normal")];
     let decisions = node.check_all(&batch, now(2), &[]).expect("a rule");
     assert_eq!(decisions.iter().map(|d| d.allowed).collect::<Vec<_>>(), [false; 3]);
+    // as if it had not been asked for: a token comes back in an hour, and it was taken a millisecond ago
     assert_eq!(decisions.iter().map(|d| d.remaining).collect::<Vec<_>>(), [99, 100, 99]);
+    let hour = Nanos::from_secs(3600).since(Nanos::from_millis(1));
+    assert_eq!(decisions.iter().map(|d| d.reset_after).collect::<Vec<_>>(), [hour, Nanos::ZERO, hour]);
     let (_, tally, _) = node.tallies().into_iter().find(|(name, ..)| name == "api").expect("configured");
     assert_eq!((tally.allowed, tally.denied), (MAX_KEYS as u64, [1, 0, 0, 0]));
 }

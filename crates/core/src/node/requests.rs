@@ -75,21 +75,26 @@ impl Node {
             }
             decisions.push(decision);
         }
-        if decisions.iter().any(|d| !d.allowed) {
-            for (place, id, check, meter) in undo.into_iter().rev() {
-                take_back(&mut shards[place], id, check, meter, now);
+        if decisions.iter().all(|d| d.allowed) {
+            return Ok(decisions);
+        }
+        for (place, id, check, meter) in undo.into_iter().rev() {
+            take_back(&mut shards[place], id, check, meter, now);
+        }
+        for (decision, id) in decisions.iter_mut().zip(&ids) {
+            if decision.allowed && decision.reason.is_none() {
+                decision.allowed = false;
+                decision.delay = Nanos::ZERO;
             }
-            drop(shards);
-            for decision in &mut decisions {
-                if decision.allowed && decision.reason.is_none() {
-                    decision.allowed = false;
-                    decision.remaining = decision.remaining.saturating_add(decision.cost).min(decision.capacity);
-                    decision.delay = Nanos::ZERO;
-                }
+            let place = places.binary_search(&self.shard_of(*id)).unwrap_or_default();
+            if let Some(entry) = shards[place].find(*id) {
+                // what is left now, not what was in the midst of the batch
+                decision.remaining = entry.level(now).whole();
+                decision.reset_after = entry.meter.full_in(&entry.rule, now);
             }
-            if decisions.iter().any(|d| d.reason == Some(Reason::Unconfirmed)) {
-                self.pressed.store(true, Relaxed);
-            }
+        }
+        if decisions.iter().any(|d| d.reason == Some(Reason::Unconfirmed)) {
+            self.pressed.store(true, Relaxed);
         }
         Ok(decisions)
     }
