@@ -1,11 +1,14 @@
 //! The daemon from outside: real processes, real sockets. One binary, so that it is built once.
+#![allow(clippy::unwrap_used, clippy::panic)] // clippy knows tests by their attribute, not what they call
 
 // the harness
 mod daemon;
+mod http1;
 mod nodes;
 mod relay;
 
 mod cluster;
+mod http;
 mod multi;
 mod reload;
 mod secret;
