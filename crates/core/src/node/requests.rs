@@ -276,7 +276,9 @@ fn check_in(
         decision.delay = delay;
     }
     let recounted = matches!(attempt, Attempt::Again(Some(_)));
-    entry.denied = entry.denied.saturating_sub(u64::from(recounted)) + u64::from(!decision.allowed);
+    // a mistake of the caller's says nothing of the key
+    let denied = !decision.allowed && reason != Some(Reason::TooLarge);
+    entry.denied = entry.denied.saturating_sub(u64::from(recounted)) + u64::from(denied);
     if decision.reason == Some(Reason::Unconfirmed)
         && let Some(news) = &mut entry.news
     {
