@@ -9,7 +9,9 @@ mod relay;
 
 mod cluster;
 mod http;
+mod metrics;
 mod multi;
+mod refusals;
 mod reload;
 mod secret;
 mod start;
