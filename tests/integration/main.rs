@@ -8,7 +8,9 @@ mod nodes;
 mod relay;
 
 mod cluster;
+mod hostile;
 mod http;
+mod listeners;
 mod metrics;
 mod multi;
 mod refusals;
