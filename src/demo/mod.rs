@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use spillgate_core::rate::Rate;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, sleep_until};
 
 use load::Load;
@@ -43,24 +44,49 @@ const COLUMNS_MAX: usize = 8;
 /// # Errors
 /// A daemon could not be started or ended by itself; its own last words are in the text.
 pub async fn run(plan: &Plan) -> anyhow::Result<()> {
+    let mut end = Interrupt::listen()?;
     let (nodes, mut ended) = tokio::select! {
         nodes = Nodes::start(plan) => nodes?,
-        _ = tokio::signal::ctrl_c() => return Ok(()),
+        () = end.wait() => return Ok(()),
     };
     let shown = tokio::select! {
         shown = show(plan, &nodes) => shown,
         error = ended.wait() => Err(error),
-        _ = tokio::signal::ctrl_c() => Ok(()),
+        () = end.wait() => Ok(()),
     };
     if shown.is_ok() && plan.stay {
         print_invitation(&nodes)?;
         tokio::select! {
             error = ended.wait() => return Err(error),
-            _ = tokio::signal::ctrl_c() => {}
+            () = end.wait() => {}
         }
     }
     nodes.stop().await;
     shown
+}
+
+/// The user has enough: Ctrl-C, `kill`, or a terminal that is closed. By default the last two would end this process
+/// alone and leave the daemons behind.
+struct Interrupt([Signal; 3]);
+
+impl Interrupt {
+    fn listen() -> anyhow::Result<Self> {
+        let heard = || {
+            let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
+            let [interrupt, terminate, hangup] = kinds.map(signal);
+            Ok::<_, std::io::Error>(Self([interrupt?, terminate?, hangup?]))
+        };
+        heard().context("cannot listen for signals")
+    }
+
+    async fn wait(&mut self) {
+        let [interrupt, terminate, hangup] = &mut self.0;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    }
 }
 
 async fn show(plan: &Plan, nodes: &Nodes) -> anyhow::Result<()> {
