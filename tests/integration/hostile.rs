@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use serde_json::json;
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt as _;
 use tokio::task::{JoinHandle, JoinSet};
@@ -246,6 +247,30 @@ async fn no_second_request_is_smuggled_in() {
     connection.answer().await.assert_problem(400, "malformed", &[]);
     connection.send(check_bytes("after")).await;
     assert_eq!(connection.answer().await.status, 200);
+}
+
+/// Thirty thousand keys against a table of a thousand: memory stays bounded, and who counts goes on counting.
+#[tokio::test]
+async fn a_flood_of_keys_pushes_out_none_that_is_used() {
+    let limit = "[[limit]]\nname = \"api\"\nrate = \"1/h\"\nburst = 1000\n";
+    let setup = Setup { node: "max_keys = 1000".to_owned(), ..Setup::single(limit) };
+    let daemon = Daemon::start(&Arc::new(TempDir::new().unwrap()), setup).await;
+    let mut connection = daemon.connect().await;
+    for round in 1..=30 {
+        assert_eq!(daemon.check("used", 10).await["remaining"], 1000 - 10 * round);
+        let checks: Vec<_> = (0..1000).map(|i| json!({"limit": "api", "key": format!("{round}-{i}")})).collect();
+        let answer = connection.post("/v1/checks", json!({"checks": checks}).to_string()).await;
+        assert_eq!(answer.json()["allowed"], true);
+    }
+    let metrics = daemon.get_raw("/metrics").await;
+    let value = |name: &str| {
+        let line = metrics.text().lines().find_map(|l| l.strip_prefix(name)).expect(name);
+        line.trim().parse::<u64>().unwrap()
+    };
+    let keys = value("spillgate_keys{limit=\"api\"}");
+    assert!((900..=1000).contains(&keys), "{keys} keys");
+    assert_eq!(value("spillgate_evictions_total"), 30_001 - keys);
+    assert_eq!(daemon.check("used", 0).await["remaining"], 700);
 }
 
 /// Both ends are on this machine, each a process with its own limit of open files.

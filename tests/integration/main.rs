@@ -2,12 +2,15 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // clippy knows tests by their attribute, not what they call
 
 // the harness
+mod command;
 mod daemon;
 mod http1;
 mod nodes;
 mod relay;
 
 mod cluster;
+mod commands;
+mod demo;
 mod hostile;
 mod http;
 mod listeners;
@@ -17,3 +20,4 @@ mod refusals;
 mod reload;
 mod secret;
 mod start;
+mod unstartable;
