@@ -5,6 +5,7 @@ mod daemon;
 mod nodes;
 mod relay;
 
+mod accuracy;
 mod cluster;
 mod multi;
 mod reload;
