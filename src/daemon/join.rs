@@ -111,7 +111,8 @@ impl Join {
     }
 
     fn take(&self, peer: ReplicaId, bytes: &[u8], transfers: &Arc<Semaphore>, progress: &mut Progress) {
-        match self.driver.message(bytes) {
+        let asked = progress.asked.contains(&peer) && !progress.loaded.contains(&peer);
+        match self.driver.message(bytes, asked) {
             Ok(Told::WantsState) => {
                 let (driver, cluster) = (self.driver.clone(), self.cluster.clone());
                 let transfers = transfers.clone();
@@ -122,14 +123,12 @@ impl Join {
                 });
             }
             Ok(Told::State { last, keys }) => {
-                // only what was asked for counts as loaded
-                if progress.asked.contains(&peer) {
-                    progress.keys += keys;
-                    if last {
-                        progress.loaded.insert(peer);
-                    }
+                progress.keys += keys;
+                if last {
+                    progress.loaded.insert(peer);
                 }
             }
+            Ok(Told::Unasked) => tracing::warn!(%peer, "it sent a table that nobody asked for"),
             Err(error) => tracing::warn!(%peer, %error, "a message was dropped"),
         }
     }

@@ -1,7 +1,7 @@
 //! What a check costs, beside governor's on the same keys in the same run: read the ratio, not the absolutes.
 //!
 //! `cargo bench -p spillgate-core`
-#![allow(missing_docs)] // criterion's macros make public items
+#![allow(missing_docs, clippy::disallowed_methods)] // criterion's macros make public items; a benchmark has a clock
 
 use std::hint::black_box;
 use std::num::NonZeroU32;

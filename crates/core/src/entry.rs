@@ -63,6 +63,13 @@ pub struct Window {
 }
 
 impl Entry {
+    /// A key that has used nothing: what an absent one is taken for.
+    #[must_use]
+    pub fn full(key: KeyId, rule: Arc<Rule>, now: Now) -> Self {
+        let meter = Meter::full(&rule, now);
+        Self { key, meter, rule, text: None, news: None, granted: 0, denied: 0, tally: 0 }
+    }
+
     /// Moves to the present window, if the limit has windows.
     pub fn roll(&mut self, now: Now) {
         let before = self.meter.window();
@@ -123,7 +130,7 @@ impl Entry {
     ///
     /// Call [`Self::roll`] before.
     pub fn refusal(&mut self, now: Now, outlook: &Outlook, cost: u64, reserved: u64) -> Option<Reason> {
-        if cost > 0 && cost.saturating_add(reserved) > self.rule.capacity() {
+        if self.rule.can_never_grant(cost, reserved) {
             return Some(Reason::TooLarge);
         }
         let level = self.level(now);

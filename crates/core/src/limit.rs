@@ -301,6 +301,12 @@ impl Rule {
         if self.spec.algorithm.windowed() { self.spec.rate.period() } else { self.spec.rate.time_for(self.capacity) }
     }
 
+    /// Whether `cost` tokens, leaving `reserved`, are more than even a full bucket holds.
+    #[must_use]
+    pub const fn can_never_grant(&self, cost: u64, reserved: u64) -> bool {
+        cost > 0 && cost.saturating_add(reserved) > self.capacity
+    }
+
     /// Tokens that a request of `priority` must leave behind; `None` when the limit does not know that priority.
     ///
     /// To the nearest token. `normal` leaves nothing unless it is named too, and so does any priority where the limit

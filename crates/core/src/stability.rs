@@ -13,6 +13,21 @@
 //! that use the rule; plain gossip (kappa infinite) leaves the second condition out. `strict` has z = q = 0 and counts
 //! a charge as common knowledge when all peers are known to know that all have it; `bounded` counts it as such when
 //! all are known to have it, and spends its `max_overshoot` on z and q.
+//!
+//! Three things that the rule leans on are kept elsewhere, and each was found by a run that went over without it:
+//!
+//! - a tick is confirmed only once its frames have gone out and all of them, and all before them, are confirmed
+//!   (`gossip::Peer::confirmed`);
+//! - no peer may hold a lesser demand of this node than the ones it reckons with: what is told again is what was told,
+//!   and a late frame takes nothing back (`Entry::tell_again`, `News::hear`);
+//! - a confirmation asked for at once carries the confirming node's own news of the key, or the asker would spend on a
+//!   level that the other has lowered already (`Node::handle_frame`).
+//!
+//! **Silence.** A peer not heard of for the stale time is assumed busy: the bucket is charged its weight's part of the
+//! rate until it is heard again, and own charges that only it has not confirmed leave the window at this node's part.
+//! What it then tells is first set against what was assumed of it, and what was assumed too much is given back, as far as
+//! the bucket has not overflowed since. No node claims more weight meanwhile than the silent had heard of. So the sides
+//! of a partition together stay within the limit (`Entry::assume`, `news::Silence`).
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 

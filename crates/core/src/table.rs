@@ -9,7 +9,6 @@ use std::sync::Arc;
 
 use hashbrown::HashTable;
 
-use crate::algorithm::Meter;
 use crate::catalog::Catalog;
 use crate::counter::Slot;
 use crate::decision::{CheckError, LimitRef};
@@ -49,8 +48,8 @@ pub struct Shard {
     index: HashTable<u32>,
     entries: Vec<Entry>,
     entries_max: usize,
-    /// Where the search for the least informative goes on.
-    hand: usize,
+    /// The state of the generator that picks whom to look at for eviction.
+    dice: u64,
     /// Where anti-entropy goes on.
     walk: usize,
     /// Keys to look at in each tick.
@@ -76,7 +75,7 @@ impl Shard {
             index: HashTable::new(),
             entries: Vec::new(),
             entries_max: entries_max.max(1),
-            hand: 0,
+            dice: 0,
             walk: 0,
             listed: Vec::new(),
             // from 1, since a count of 0 stands for "unknown"
@@ -93,7 +92,9 @@ impl Shard {
         key.0 as u64
     }
 
-    fn place(&self, key: KeyId) -> Option<usize> {
+    /// Where the key's entry stands, until the next entry comes or goes.
+    #[must_use]
+    pub fn place(&self, key: KeyId) -> Option<usize> {
         self.index.find(Self::hash(key), |i| self.entries[*i as usize].key == key).map(|i| *i as usize)
     }
 
@@ -122,11 +123,19 @@ impl Shard {
     }
 
     /// The entry of a key that a local caller names, made if need be; its rule is the caller's or the configured one.
+    /// `known` is where the key [stands](Self::place).
     ///
     /// # Errors
     /// [`CheckError::UnknownLimit`].
-    pub fn locate(&mut self, id: KeyId, limit: LimitRef<'_>, key: &str, now: Now) -> Result<&mut Entry, CheckError> {
-        let place = match self.place(id) {
+    pub fn locate(
+        &mut self,
+        known: Option<usize>,
+        id: KeyId,
+        limit: LimitRef<'_>,
+        key: &str,
+        now: Now,
+    ) -> Result<&mut Entry, CheckError> {
+        let place = match known {
             Some(place) => {
                 let entry = &self.entries[place];
                 let rule = match limit {
@@ -157,8 +166,7 @@ impl Shard {
         }
         let place = self.entries.len();
         let tally = self.catalog.tally(&rule);
-        let meter = Meter::full(&rule, now);
-        self.entries.push(Entry { key, meter, rule, text, news: None, granted: 0, denied: 0, tally });
+        self.entries.push(Entry { text, tally, ..Entry::full(key, rule, now) });
         let entries = &self.entries;
         self.index.insert_unique(Self::hash(key), u32::try_from(place).unwrap_or(u32::MAX), |i| {
             Self::hash(entries[*i as usize].key)
@@ -184,11 +192,11 @@ impl Shard {
     fn evict(&mut self, now: Now) {
         let mut least: Option<(f64, usize)> = None;
         for _ in 0..EVICTION_SAMPLE.min(self.entries.len()) {
-            self.hand = (self.hand + 1) % self.entries.len();
-            let entry = &self.entries[self.hand];
+            let place = self.roll_dice();
+            let entry = &self.entries[place];
             let level = entry.meter.level(&entry.rule, now).tokens() / entry.rule.capacity() as f64;
             if least.is_none_or(|(fullest, _)| level > fullest) {
-                least = Some((level, self.hand));
+                least = Some((level, place));
             }
         }
         if let Some((level, place)) = least {
@@ -197,8 +205,25 @@ impl Shard {
         }
     }
 
+    /// Some entry's place. Not simply the next one: neighbours came together, and are often alike.
+    ///
+    /// Knuth's linear congruential generator (MMIX): its high bits are good enough for a sample, and the same each run.
+    fn roll_dice(&mut self) -> usize {
+        self.dice = self.dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.dice >> 32) as usize % self.entries.len()
+    }
+
     /// Looks at an entry in each tick from now on, as long as it is restless.
     pub fn list(&mut self, key: KeyId) {
+        // a key that was evicted stays on the list until a tick finds it gone, and may stand on it twice if it came
+        // back before: between two ticks the list must not grow without bound either
+        if self.listed.len() >= 2 * self.entries_max {
+            let mut listed = std::mem::take(&mut self.listed);
+            listed.sort_unstable();
+            listed.dedup();
+            listed.retain(|key| self.place(*key).is_some());
+            self.listed = listed;
+        }
         self.listed.push(key);
     }
 

@@ -178,8 +178,14 @@ pub enum DecodeError {
     Value(&'static str),
 }
 
-const FRAME: Configuration<bincode::config::LittleEndian, bincode::config::Varint, Limit<FRAME_BYTES_MAX>> =
-    bincode::config::standard().with_limit::<FRAME_BYTES_MAX>();
+/// bincode counts the elements of a list by their size in memory until each is read, so its limit must have room for a
+/// full frame's updates beside the bytes: with that of the bytes alone, 60 small updates were too many.
+const FRAME_LIMIT: usize = FRAME_BYTES_MAX + UPDATES_MAX * size_of::<Update>();
+/// Far above any life's sum, far below where a counter could no longer grow.
+const COUNT_MAX: u64 = 1 << 62;
+
+const FRAME: Configuration<bincode::config::LittleEndian, bincode::config::Varint, Limit<FRAME_LIMIT>> =
+    bincode::config::standard().with_limit::<FRAME_LIMIT>();
 const MESSAGE: Configuration<bincode::config::LittleEndian, bincode::config::Varint, Limit<MESSAGE_BYTES_MAX>> =
     bincode::config::standard().with_limit::<MESSAGE_BYTES_MAX>();
 
@@ -278,6 +284,11 @@ pub fn decode_message(bytes: &[u8]) -> Result<Message, DecodeError> {
     if used != body.len() {
         return Err(DecodeError::Trailing(body.len() - used));
     }
+    if let Message::StateChunk { items, .. } = &message {
+        for item in items {
+            validate_state(item)?;
+        }
+    }
     Ok(message)
 }
 
@@ -308,8 +319,6 @@ const fn at_most(what: &'static str, found: usize, most: usize) -> Result<(), De
 
 /// What holds of any honest update, whatever its key.
 fn validate(update: &Update) -> Result<(), DecodeError> {
-    // far above any life's sum, far below where a counter could no longer grow
-    const COUNT_MAX: u64 = 1 << 62;
     if update.granted == 0 || update.granted > COUNT_MAX || update.fresh > update.granted {
         return Err(DecodeError::Value("granted"));
     }
@@ -320,6 +329,20 @@ fn validate(update: &Update) -> Result<(), DecodeError> {
     }
     if !(update.demand.is_finite() && update.demand >= 0.0) {
         return Err(DecodeError::Value("demand"));
+    }
+    Ok(())
+}
+
+/// What holds of any honest report, whatever its key: one absurd count would make a peer's honest ones look old for good.
+fn validate_state(item: &StateItem) -> Result<(), DecodeError> {
+    if item.counts.iter().any(|(_, granted, _)| *granted > COUNT_MAX) {
+        return Err(DecodeError::Value("granted"));
+    }
+    if item.counts.iter().any(|(_, _, refunded)| *refunded > COUNT_MAX) {
+        return Err(DecodeError::Value("refunded"));
+    }
+    if item.used > COUNT_MAX || item.window.is_some_and(|(_, previous)| previous > COUNT_MAX) {
+        return Err(DecodeError::Value("used"));
     }
     Ok(())
 }

@@ -206,14 +206,21 @@ impl Node {
         links.tick += 1;
         let tick = links.tick;
         let mut batch = Batch::new(bytes_max);
+        let alone = links.peers.is_empty();
+        let mut news = false;
         for shard in &self.shards {
-            shard.0.lock().drain(now, tick, &outlook, &mut |key, update| batch.push(key, &update));
+            shard.0.lock().drain(now, tick, &outlook, &mut |key, update| {
+                news = true;
+                // with nobody to tell, nothing is packed
+                if !alone {
+                    batch.push(key, &update);
+                }
+            });
         }
-        let news = !batch.packer.is_empty() || !batch.chunks.is_empty();
         if news {
             links.note_news(now.at);
         }
-        if !ask && !links.peers.is_empty() {
+        if !ask && !alone {
             let place = (tick % self.shards.len() as u64) as usize;
             self.shards[place].0.lock().remind(now, REMINDERS_MAX, &mut |key, update| batch.push(key, &update));
         }

@@ -71,13 +71,13 @@ impl Node {
             let attempt = before.get(i).map_or(Attempt::First, |d| Attempt::Again(d.reason.filter(|_| !d.allowed)));
             let decision = check_in(shard, *id, check, now, attempt, &outlook).map_err(|e| (i, e))?;
             if decision.allowed && decision.reason.is_none() {
-                undo.push((place, *id, check.cost, full));
+                undo.push((place, *id, check, full));
             }
             decisions.push(decision);
         }
         if decisions.iter().any(|d| !d.allowed) {
-            for (place, id, cost, meter) in undo.into_iter().rev() {
-                take_back(&mut shards[place], id, cost, meter, now);
+            for (place, id, check, meter) in undo.into_iter().rev() {
+                take_back(&mut shards[place], id, check, meter, now);
             }
             drop(shards);
             for decision in &mut decisions {
@@ -131,12 +131,13 @@ impl Node {
     ) -> Result<Refunded, CheckError> {
         let id = self.key_id(limit, key);
         let mut shard = self.shard(id).lock();
-        if shard.find(id).is_none() {
+        let known = shard.place(id);
+        if known.is_none() {
             let capacity = shard.catalog.rule(limit, key)?.capacity();
             return Ok(Refunded { refunded: 0, capacity, remaining: capacity });
         }
         let totals = shard.totals();
-        let entry = shard.locate(id, limit, key, now)?;
+        let entry = shard.locate(known, id, limit, key, now)?;
         entry.roll(now);
         let amount = amount(entry);
         entry.news_or(now.at, totals);
@@ -157,10 +158,11 @@ impl Node {
         let outlook = self.outlook.load();
         let names: Vec<(Slot, _)> = self.links.lock().peers.iter().map(|p| (p.slot, p.replica.clone())).collect();
         let mut shard = self.shard(id).lock();
-        if shard.find(id).is_none() {
+        let known = shard.place(id);
+        if known.is_none() {
             return shard.catalog.rule(limit, key).map(|_| None);
         }
-        let entry = shard.locate(id, limit, key, now)?;
+        let entry = shard.locate(known, id, limit, key, now)?;
         entry.roll(now);
         let level = entry.level(now).tokens();
         let window = entry.window(now, &outlook, level, 1);
@@ -238,19 +240,25 @@ fn check_in(
     attempt: Attempt,
     outlook: &Outlook,
 ) -> Result<Decision, CheckError> {
+    let known = shard.place(id);
+    if known.is_none()
+        && let Some(decision) = check_absent(shard, id, check, now, outlook)?
+    {
+        return Ok(decision);
+    }
     let totals = shard.totals();
-    let entry = shard.locate(id, check.limit, check.key, now)?;
+    let entry = shard.locate(known, id, check.limit, check.key, now)?;
     let reserved = reserved(&entry.rule, check.priority)?;
     entry.roll(now);
-    let listed = match check.cost {
-        0 => true,
-        cost => {
-            let news = entry.news_or(now.at, totals);
-            if attempt == Attempt::First {
-                news.demand.offer(now.at, cost);
-            }
-            std::mem::replace(&mut news.listed, true)
+    // what can never be granted is no demand: one absurd cost would take the key's whole weight from the peers
+    let listed = if check.cost == 0 || entry.rule.can_never_grant(check.cost, reserved) {
+        true
+    } else {
+        let news = entry.news_or(now.at, totals);
+        if attempt == Attempt::First {
+            news.demand.offer(now.at, check.cost);
         }
+        std::mem::replace(&mut news.listed, true)
     };
     let reason = entry.refusal(now, outlook, check.cost, reserved);
     let delay = entry.meter.delay(&entry.rule, now);
@@ -258,26 +266,10 @@ fn check_in(
     if granted > 0 {
         entry.charge(now, granted);
     }
-    let enforced = entry.rule.spec().enforce;
-    let meter = &entry.meter;
-    let decision = Decision {
-        allowed: reason.is_none() || !enforced,
-        reason,
-        cost: check.cost,
-        capacity: entry.rule.capacity(),
-        window: entry.rule.window(),
-        remaining: meter.level(&entry.rule, now).whole(),
-        retry_after: match reason {
-            Some(reason) if enforced => retry_after(reason, meter, &entry.rule, now, check.cost + reserved, outlook),
-            _ => Nanos::ZERO,
-        },
-        reset_after: meter.full_in(&entry.rule, now),
-        delay: if reason.is_none() && check.cost > 0 { delay } else { Nanos::ZERO },
-        confirm_wait: match reason {
-            Some(Reason::Unconfirmed) if enforced => entry.rule.spec().confirm_wait,
-            _ => Nanos::ZERO,
-        },
-    };
+    let mut decision = decided(entry, check.cost, reserved, reason, now, outlook);
+    if granted > 0 {
+        decision.delay = delay;
+    }
     let recounted = matches!(attempt, Attempt::Again(Some(_)));
     entry.denied = entry.denied.saturating_sub(u64::from(recounted)) + u64::from(!decision.allowed);
     if decision.reason == Some(Reason::Unconfirmed)
@@ -290,17 +282,66 @@ fn check_in(
     if !listed {
         shard.list(id);
     }
-    if let Some(tally) = shard.tallies.get_mut(tally) {
-        if let Attempt::Again(Some(reason)) = attempt {
-            tally.denied[reason as usize] = tally.denied[reason as usize].saturating_sub(1);
-        }
-        match (reason, decision.allowed) {
-            (None, _) => tally.allowed += 1,
-            (Some(_), true) => tally.would_deny += 1,
-            (Some(reason), false) => tally.denied[reason as usize] += 1,
-        }
-    }
+    count(shard, tally, &decision, attempt);
     Ok(decision)
+}
+
+/// Decides for a key that is not in the table what does not bring it there: a peek, and what can never be granted. An
+/// error must not either, or a flood of mistakes would push out keys that count.
+fn check_absent(
+    shard: &mut Shard,
+    id: KeyId,
+    check: &Check<'_>,
+    now: Now,
+    outlook: &Outlook,
+) -> Result<Option<Decision>, CheckError> {
+    let rule = shard.catalog.rule(check.limit, check.key)?;
+    let reserved = reserved(&rule, check.priority)?;
+    if check.cost > 0 && !rule.can_never_grant(check.cost, reserved) {
+        return Ok(None);
+    }
+    let tally = usize::from(shard.catalog.tally(&rule));
+    let mut entry = Entry::full(id, rule, now);
+    let reason = entry.refusal(now, outlook, check.cost, reserved);
+    let decision = decided(&entry, check.cost, reserved, reason, now, outlook);
+    count(shard, tally, &decision, Attempt::First);
+    Ok(Some(decision))
+}
+
+/// The answer, with what is left after it.
+fn decided(entry: &Entry, cost: u64, reserved: u64, reason: Option<Reason>, now: Now, outlook: &Outlook) -> Decision {
+    let enforced = entry.rule.spec().enforce;
+    let meter = &entry.meter;
+    Decision {
+        allowed: reason.is_none() || !enforced,
+        reason,
+        cost,
+        capacity: entry.rule.capacity(),
+        window: entry.rule.window(),
+        remaining: meter.level(&entry.rule, now).whole(),
+        retry_after: match reason {
+            Some(reason) if enforced => retry_after(reason, meter, &entry.rule, now, cost + reserved, outlook),
+            _ => Nanos::ZERO,
+        },
+        reset_after: meter.full_in(&entry.rule, now),
+        delay: Nanos::ZERO,
+        confirm_wait: match reason {
+            Some(Reason::Unconfirmed) if enforced => entry.rule.spec().confirm_wait,
+            _ => Nanos::ZERO,
+        },
+    }
+}
+
+fn count(shard: &mut Shard, tally: usize, decision: &Decision, attempt: Attempt) {
+    let Some(tally) = shard.tallies.get_mut(tally) else { return };
+    if let Attempt::Again(Some(reason)) = attempt {
+        tally.denied[reason as usize] = tally.denied[reason as usize].saturating_sub(1);
+    }
+    match (decision.reason, decision.allowed) {
+        (None, _) => tally.allowed += 1,
+        (Some(_), true) => tally.would_deny += 1,
+        (Some(reason), false) => tally.denied[reason as usize] += 1,
+    }
 }
 
 /// When it is worth asking again: never zero.
@@ -314,15 +355,23 @@ fn retry_after(reason: Reason, meter: &Meter, rule: &Rule, now: Now, tokens: u64
 }
 
 /// Undoes a grant of this very call: nobody has seen it, since its shard was locked all the while.
-fn take_back(shard: &mut Shard, id: KeyId, cost: u64, meter: Option<Meter>, now: Now) {
-    let Some(entry) = shard.find(id) else { return };
-    entry.granted = entry.granted.saturating_sub(cost);
-    entry.meter = meter.unwrap_or_else(|| Meter::full(&entry.rule, now));
-    if let Some(news) = &mut entry.news {
-        news.granted -= cost;
-    }
-    let tally = usize::from(entry.tally);
-    if let Some(tally) = shard.tallies.get_mut(tally) {
+fn take_back(shard: &mut Shard, id: KeyId, check: &Check<'_>, meter: Option<Meter>, now: Now) {
+    let tally = match shard.find(id) {
+        Some(entry) => {
+            entry.granted = entry.granted.saturating_sub(check.cost);
+            entry.meter = meter.unwrap_or_else(|| Meter::full(&entry.rule, now));
+            if let Some(news) = &mut entry.news {
+                news.granted -= check.cost;
+            }
+            entry.tally
+        }
+        // a peek, which left nothing in the table
+        None => match shard.catalog.rule(check.limit, check.key) {
+            Ok(rule) => shard.catalog.tally(&rule),
+            Err(_) => return,
+        },
+    };
+    if let Some(tally) = shard.tallies.get_mut(usize::from(tally)) {
         tally.allowed = tally.allowed.saturating_sub(1);
     }
 }

@@ -1,6 +1,8 @@
 //! A few nodes and a network in virtual time, for the tests of the core: delays, loss, duplication and cuts by a seed.
 #![allow(dead_code, missing_docs)] // each test binary uses another part
 
+pub mod heap;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 

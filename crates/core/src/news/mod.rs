@@ -1,139 +1,24 @@
 //! What a key has to say and what was heard of it: own counters and which of them are common knowledge, demand, peers'
 //! counters. Present only while there is something to say. It must not know buckets, frames or other keys.
 
+mod demand;
+mod silence;
+mod spans;
+
+pub use demand::Demand;
+pub use silence::Silence;
+pub use spans::Spans;
+
 use crate::counter::{Counts, Slot};
 use crate::stability::Common;
 use crate::time::Nanos;
 
-/// Demand is smoothed over slots of this length.
-const DEMAND_SLOT: Nanos = Nanos::from_millis(10);
-/// The weight of a slot: the time constant is ten slots, 100 ms.
-const DEMAND_ALPHA: f32 = 0.1;
-/// Below this many tokens a second a demand is none.
-const DEMAND_NONE: f32 = 0.05;
 /// A demand is told again when it has moved by more than this part.
 const DEMAND_MOVED: f32 = 0.125;
 
 /// How long heard counters are kept after the key fell quiet. A frame that comes later than 64 others is ignored, and
 /// 64 frames take at least 3.2 s (keep-alive 50 ms): no late frame can find the counters gone and be charged twice.
 pub const QUIET_KEEP: Nanos = Nanos::from_secs(5);
-
-/// How many spans of ticks a key tells apart.
-const SPANS: usize = 6;
-
-/// A smoothed rate of offered tokens.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Demand {
-    smoothed: f32,
-    pending: f32,
-    slot: u64,
-}
-
-impl Demand {
-    /// `cost` more tokens were asked for.
-    pub fn offer(&mut self, now: Nanos, cost: u64) {
-        self.fold(now);
-        self.pending += cost as f32;
-    }
-
-    /// Tokens a second, over the slots that are complete; 0 when it is next to nothing.
-    pub fn per_second(&mut self, now: Nanos) -> f32 {
-        self.fold(now);
-        self.smoothed
-    }
-
-    fn fold(&mut self, now: Nanos) {
-        let slot = now.0 / DEMAND_SLOT.0;
-        if slot <= self.slot {
-            return;
-        }
-        let offered = self.pending * (Nanos::SECOND.0 / DEMAND_SLOT.0) as f32;
-        self.smoothed += DEMAND_ALPHA * (offered - self.smoothed);
-        self.smoothed *= power(1.0 - DEMAND_ALPHA, slot - self.slot - 1);
-        if self.smoothed < DEMAND_NONE {
-            self.smoothed = 0.0;
-        }
-        self.pending = 0.0;
-        self.slot = slot;
-    }
-}
-
-/// `base^n` by squaring: the platform's own `powi` may round otherwise on another machine, and runs must repeat.
-fn power(mut base: f32, mut n: u64) -> f32 {
-    let mut result = 1.0;
-    while n > 0 && base > 0.0 {
-        if n & 1 == 1 {
-            result *= base;
-        }
-        base *= base;
-        n >>= 1;
-    }
-    result
-}
-
-/// What was told in a run of ticks.
-#[derive(Clone, Copy, Debug, Default)]
-struct Span {
-    /// The last tick of the run.
-    tick: u64,
-    /// Own cumulative grants then.
-    granted: u64,
-    /// The demand told last, and the least one told.
-    demand: f32,
-    demand_least: f32,
-}
-
-/// Which own charges are common knowledge: a short queue of what was told when.
-#[derive(Clone, Debug, Default)]
-pub struct Spans {
-    acked: u64,
-    acked_demand: f32,
-    spans: [Span; SPANS],
-    len: u8,
-}
-
-impl Spans {
-    /// Everything up to `granted` counts as common knowledge.
-    pub const fn settled(granted: u64) -> Self {
-        const NONE: Span = Span { tick: 0, granted: 0, demand: 0.0, demand_least: 0.0 };
-        Self { acked: granted, acked_demand: 0.0, spans: [NONE; SPANS], len: 0 }
-    }
-
-    /// Notes that `granted` and `demand` are told in `tick`, while ticks up to `common` are common knowledge.
-    ///
-    /// A span covers a sixth of the ticks under way or a little more. So the queue never overflows for long, whatever
-    /// the round trip, and a charge waits at most a sixth longer than it must.
-    fn told(&mut self, tick: u64, granted: u64, demand: f32, common: u64) {
-        let width = tick.saturating_sub(common) / (SPANS as u64 - 1) + 1;
-        let len = usize::from(self.len);
-        match self.spans[..len].last_mut() {
-            Some(last) if last.tick / width == tick / width || len == SPANS => {
-                *last = Span { tick, granted, demand, demand_least: last.demand_least.min(demand) };
-            }
-            _ => {
-                self.spans[len] = Span { tick, granted, demand, demand_least: demand };
-                self.len += 1;
-            }
-        }
-    }
-
-    /// Lets go of what has become common knowledge.
-    fn confirm(&mut self, common: u64) {
-        let done = self.spans[..usize::from(self.len)].iter().take_while(|s| s.tick <= common).count();
-        if done > 0 {
-            let last = self.spans[done - 1];
-            (self.acked, self.acked_demand) = (last.granted, last.demand);
-            self.spans.copy_within(done..usize::from(self.len), 0);
-            self.len -= u8::try_from(done).unwrap_or(self.len);
-        }
-    }
-
-    /// The least demand that a live peer may hold to be this node's, given the present one.
-    fn demand_confirmed(&self, present: f32) -> f32 {
-        let spans = &self.spans[..usize::from(self.len)];
-        spans.iter().map(|s| s.demand_least).fold(present.min(self.acked_demand), f32::min)
-    }
-}
 
 /// What one peer said of the key.
 #[derive(Clone, Copy, Debug)]
@@ -195,23 +80,6 @@ pub struct News {
     pub silence: Option<Box<Silence>>,
 }
 
-/// What is kept of a key while peers are silent.
-#[derive(Clone, Debug, Default)]
-pub struct Silence {
-    /// The own demand that the silent had heard of: no more weight than that is claimed.
-    demand: f32,
-    /// Up to when their spending was assumed.
-    until: Nanos,
-    /// The part of a token that was assumed and not charged yet.
-    carry: f64,
-    /// Tokens assumed since the bucket was full last: only those can be given back, what was there before has overflowed.
-    since_full: f64,
-    /// Own charges that all but the silent have confirmed, tokens.
-    held: f64,
-    /// The same of the window before, of a windowed limit.
-    held_before: f64,
-}
-
 impl News {
     /// Of a key that this replica counts from `granted` and `refunded` on: above what it ever said of the key before.
     #[must_use]
@@ -224,7 +92,7 @@ impl News {
             told: (granted, refunded),
             told_tick: 0,
             told_demand: 0.0,
-            spans: Spans::settled(granted),
+            spans: Spans::settled(granted, 0.0),
             demand: Demand::default(),
             counts: Counts::default(),
             peers: Vec::new(),
@@ -266,66 +134,10 @@ impl News {
         }
     }
 
-    /// A peer has fallen silent, if none was before.
-    pub fn begin_silence(&mut self, now: Nanos) {
-        let demand = self.spans.demand_confirmed(self.told_demand);
-        self.silence.get_or_insert_with(|| Box::new(Silence { demand, until: now, ..Silence::default() }));
-    }
-
-    /// Seconds since this was asked last, during a silence.
-    pub fn silent_for(&mut self, now: Nanos) -> f64 {
-        self.silence.as_mut().map_or(0.0, |silence| {
-            let passed = now.since(silence.until).as_secs_f64();
-            silence.until = now;
-            passed
-        })
-    }
-
-    /// Notes that each of `spenders` is assumed to have spent so much, and that `released` of the held own charges may
-    /// leave the window. Returns the whole tokens to charge for it; `full` says whether the bucket is.
-    pub fn assume(&mut self, spenders: &[(Slot, f64)], released: f64, full: bool, now: Nanos) -> u64 {
-        let mut sum = 0.0;
-        for (slot, tokens) in spenders {
-            sum += tokens;
-            match self.peers.iter_mut().find(|p| p.slot == *slot) {
-                Some(peer) => peer.assumed += tokens,
-                None => self.peers.push(PeerNews { assumed: *tokens, ..PeerNews::new(*slot, now) }),
-            }
-        }
-        let Some(silence) = &mut self.silence else { return 0 };
-        silence.held = (silence.held - released).max(0.0);
-        silence.since_full = if full { sum } else { silence.since_full + sum };
-        silence.carry += sum;
-        let whole = silence.carry.floor();
-        silence.carry -= whole;
-        whole as u64
-    }
-
-    /// Of `step` tokens that `slot` tells of, how many were not assumed and charged already.
-    pub fn beyond_assumed(&mut self, slot: Slot, step: u64) -> u64 {
-        let Some(peer) = self.peers.iter_mut().find(|p| p.slot == slot) else { return step };
-        let known = step.min(peer.assumed as u64);
-        peer.assumed -= known as f64;
-        step - known
-    }
-
-    /// Peers that are not among the silent (any more) have told all: what was assumed of them beyond that is taken back.
-    /// Returns the whole tokens to refund.
-    pub fn take_back_assumed(&mut self, is_silent: impl Fn(Slot) -> bool) -> u64 {
-        let mut back = 0.0;
-        for peer in self.peers.iter_mut().filter(|p| p.assumed > 0.0 && !is_silent(p.slot)) {
-            back += std::mem::take(&mut peer.assumed);
-        }
-        self.silence.as_mut().map_or(0, |silence| {
-            let back = back.min(silence.since_full);
-            silence.since_full -= back;
-            back as u64
-        })
-    }
     /// The present fixed window is a new one: what was charged before no longer counts for anyone.
     pub fn new_fixed_window(&mut self) {
         let demand = self.spans.demand_confirmed(self.told_demand);
-        self.spans = Spans { acked_demand: demand, ..Spans::settled(self.granted) };
+        self.spans = Spans::settled(self.granted, demand);
         if let Some(silence) = &mut self.silence {
             (silence.held, silence.held_before) = (0.0, 0.0);
         }
@@ -403,7 +215,7 @@ impl News {
     /// Whether each tick still has to look at it.
     pub fn restless(&self) -> bool {
         let behind = self.base != self.granted || self.refunded_base != self.refunded;
-        behind || self.moved() || self.told_demand > 0.0 || self.spans.len > 0
+        behind || self.moved() || self.told_demand > 0.0 || !self.spans.is_empty()
     }
 
     /// Whether it may be dropped: nothing to say, nothing kept of any peer that is not common knowledge, for a while.
@@ -455,36 +267,11 @@ impl News {
 
 #[cfg(test)]
 mod tests {
+    use super::demand::SLOT;
     use super::*;
-
-    const MS: Nanos = Nanos::from_millis(1);
 
     const fn upto(tick: u64) -> Common {
         Common { tick, silent: false }
-    }
-
-    #[test]
-    fn demand_settles_at_the_offered_rate_and_fades_to_none() {
-        let mut demand = Demand::default();
-        let mut now = Nanos::ZERO;
-        for _ in 0..1000 {
-            demand.offer(now, 1);
-            now = now.plus(MS);
-        }
-        assert!((demand.per_second(now) - 1000.0).abs() < 10.0);
-        assert_eq!(demand.per_second(now.plus(Nanos::from_secs(2))), 0.0);
-    }
-
-    #[test]
-    fn folding_slot_by_slot_is_folding_at_once() {
-        let (mut often, mut seldom) = (Demand::default(), Demand::default());
-        often.offer(Nanos::ZERO, 500);
-        seldom.offer(Nanos::ZERO, 500);
-        for i in 1..=40 {
-            often.per_second(DEMAND_SLOT.times(i));
-        }
-        let (often, seldom) = (often.per_second(DEMAND_SLOT.times(40)), seldom.per_second(DEMAND_SLOT.times(40)));
-        assert!((often - seldom).abs() < 1e-3 * often, "{often} {seldom}");
     }
 
     /// Whatever the round trip in ticks, a charge is let go soon after its tick is common knowledge.
@@ -515,7 +302,7 @@ mod tests {
         let mut run = |news: &mut News, cost: u64, ms: u64, common: &dyn Fn(u64) -> u64| {
             for _ in 0..ms / 10 {
                 news.demand.offer(now, cost);
-                now = now.plus(DEMAND_SLOT);
+                now = now.plus(SLOT);
                 tick += 1;
                 news.tell(now, tick, upto(common(tick)));
             }

@@ -1,0 +1,73 @@
+//! Which own charges are common knowledge. It must not know peers: a tick is confirmed by all or it is not.
+
+/// How many spans of ticks a key tells apart.
+const SPANS: usize = 6;
+
+/// What was told in a run of ticks.
+#[derive(Clone, Copy, Debug, Default)]
+struct Span {
+    /// The last tick of the run.
+    tick: u64,
+    /// Own cumulative grants then.
+    granted: u64,
+    /// The demand told last, and the least one told.
+    demand: f32,
+    demand_least: f32,
+}
+
+/// Which own charges are common knowledge: a short queue of what was told when.
+#[derive(Clone, Debug, Default)]
+pub struct Spans {
+    pub(super) acked: u64,
+    acked_demand: f32,
+    spans: [Span; SPANS],
+    len: u8,
+}
+
+impl Spans {
+    /// Everything up to `granted` is common knowledge, and so is that the demand is `demand`.
+    pub(super) const fn settled(granted: u64, demand: f32) -> Self {
+        const NONE: Span = Span { tick: 0, granted: 0, demand: 0.0, demand_least: 0.0 };
+        Self { acked: granted, acked_demand: demand, spans: [NONE; SPANS], len: 0 }
+    }
+
+    /// Notes that `granted` and `demand` are told in `tick`, while ticks up to `common` are common knowledge.
+    ///
+    /// A span covers a sixth of the ticks under way or a little more. So the queue never overflows for long, whatever
+    /// the round trip, and a charge waits at most a sixth longer than it must.
+    pub(super) fn told(&mut self, tick: u64, granted: u64, demand: f32, common: u64) {
+        let width = tick.saturating_sub(common) / (SPANS as u64 - 1) + 1;
+        let len = usize::from(self.len);
+        match self.spans[..len].last_mut() {
+            Some(last) if last.tick / width == tick / width || len == SPANS => {
+                *last = Span { tick, granted, demand, demand_least: last.demand_least.min(demand) };
+            }
+            _ => {
+                self.spans[len] = Span { tick, granted, demand, demand_least: demand };
+                self.len += 1;
+            }
+        }
+    }
+
+    /// Lets go of what has become common knowledge.
+    pub(super) fn confirm(&mut self, common: u64) {
+        let done = self.spans[..usize::from(self.len)].iter().take_while(|s| s.tick <= common).count();
+        if done > 0 {
+            let last = self.spans[done - 1];
+            (self.acked, self.acked_demand) = (last.granted, last.demand);
+            self.spans.copy_within(done..usize::from(self.len), 0);
+            self.len -= u8::try_from(done).unwrap_or(self.len);
+        }
+    }
+
+    /// The least demand that a live peer may hold to be this node's, given the present one.
+    pub(super) fn demand_confirmed(&self, present: f32) -> f32 {
+        let spans = &self.spans[..usize::from(self.len)];
+        spans.iter().map(|s| s.demand_least).fold(present.min(self.acked_demand), f32::min)
+    }
+
+    /// Whether nothing is under way.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
