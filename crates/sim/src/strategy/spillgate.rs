@@ -261,7 +261,7 @@ impl Spillgate {
                     joining.loaded(from);
                 }
             }
-            Err(_) => {}
+            Ok(Told::Unasked) | Err(_) => {}
         }
     }
 
