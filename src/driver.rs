@@ -314,12 +314,12 @@ impl Driver {
         Ok(())
     }
 
-    /// Takes in a reliable message of a peer.
+    /// Takes in a reliable message of a peer, who was `asked` for its table or was not.
     ///
     /// # Errors
     /// [`DecodeError`]; nothing was changed then.
-    pub fn message(&self, bytes: &[u8]) -> Result<Told, DecodeError> {
-        self.0.node.handle_message(bytes, self.now())
+    pub fn message(&self, bytes: &[u8], asked: bool) -> Result<Told, DecodeError> {
+        self.0.node.handle_message(bytes, asked, self.now())
     }
 
     /// One round of news.

@@ -34,9 +34,8 @@ impl Tag {
 }
 
 /// Reads the connection until it ends.
-pub(super) async fn serve(mesh: Arc<Mesh>, link: Link) {
+pub(super) async fn serve(mesh: Arc<Mesh>, link: Link, heard: watch::Receiver<bool>) {
     let Some(inbox) = mesh.inbox.get().cloned() else { return };
-    let Some(heard) = mesh.join(&link).await else { return };
     tokio::select! {
         () = read_datagrams(&mesh, &link, &heard, &*inbox) => {}
         () = read_streams(&mesh, &link, &heard, &inbox) => {}

@@ -145,15 +145,15 @@ impl Membership {
         for change in changes {
             match change {
                 Change::Up(replica, address) => {
-                    tracing::info!(peer = %replica, %address, "peer is up");
+                    tracing::debug!(peer = %replica, %address, "up");
                     registry.admit(&replica, || inbox.peer_up(&replica, address));
                 }
                 Change::Dead(replica) => {
-                    tracing::warn!(peer = %replica, "peer is dead or unreachable");
+                    tracing::debug!(peer = %replica, "dead or unreachable");
                     registry.bar(&replica, || inbox.peer_dead(&replica));
                 }
                 Change::Left(replica) => {
-                    tracing::info!(peer = %replica, "peer has left");
+                    tracing::debug!(peer = %replica, "left");
                     registry.bar(&replica, || inbox.peer_left(&replica));
                 }
                 Change::Close(replica) => registry.close(&replica, code::LEFT, b"you have left"),

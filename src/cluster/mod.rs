@@ -25,6 +25,7 @@ mod tls;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -165,6 +166,8 @@ struct Shared {
     roster: Arc<Mutex<Roster>>,
     local: SocketAddr,
     seeds: Vec<String>,
+    /// Seeds whose first dial has not ended.
+    untried: Arc<AtomicUsize>,
     membership_interval: Duration,
     runtime: Handle,
     waiting: Mutex<Option<Waiting>>,
@@ -213,6 +216,7 @@ impl Cluster {
                 mesh: Arc::new(mesh),
                 roster,
                 local,
+                untried: Arc::new(AtomicUsize::new(config.seeds.len())),
                 seeds: config.seeds,
                 membership_interval: config.gossip_interval.clamp(MEMBERSHIP_INTERVAL_MIN, MEMBERSHIP_INTERVAL_MAX),
                 runtime: Handle::current(),
@@ -235,7 +239,8 @@ impl Cluster {
         let mut tasks = lock(&self.shared.tasks);
         tasks.spawn_on(mesh.clone().accept(), runtime);
         for seed in &self.shared.seeds {
-            tasks.spawn_on(seeds::follow(seed.clone(), mesh.clone(), roster.clone()), runtime);
+            let untried = self.shared.untried.clone();
+            tasks.spawn_on(seeds::follow(seed.clone(), mesh.clone(), roster.clone(), untried), runtime);
         }
         let interval = self.shared.membership_interval;
         let member = Membership { mesh: mesh.clone(), roster: roster.clone(), inbox, interval };
@@ -289,6 +294,15 @@ impl Cluster {
     #[must_use]
     pub fn members(&self) -> Vec<Member> {
         lock(&self.shared.roster).members()
+    }
+
+    /// Whether somebody may be about to come up: a seed has not been tried, or a node is known of that is neither up nor
+    /// gone. Where not, the inbox has been told of everybody.
+    #[must_use]
+    pub fn is_meeting(&self) -> bool {
+        self.shared.untried.load(Relaxed) > 0
+            || self.shared.mesh.registry.has_unheard()
+            || self.members().iter().any(|member| member.state == MemberState::Connecting)
     }
 
     /// Returns when membership ended although nobody asked it to; a node should not go on after that.

@@ -163,7 +163,11 @@ impl Mesh {
                 let greeted = within(HANDSHAKE, mesh.welcome(incoming)).await;
                 drop(slot);
                 match greeted {
-                    Ok(link) => link::serve(mesh, link).await,
+                    Ok(link) => {
+                        if let Some(heard) = mesh.join(&link).await {
+                            link::serve(mesh, link, heard).await;
+                        }
+                    }
                     Err(refusal) => mesh.report(address, &refusal, false),
                 }
             });
@@ -185,12 +189,27 @@ impl Mesh {
         let mesh = self.clone();
         tokio::spawn(async move {
             let greeted = within(HANDSHAKE, mesh.call(address)).await;
-            mesh.end_dial(address, greeted.as_ref().err(), Instant::now());
             match greeted {
-                Ok(link) => link::serve(mesh, link).await,
-                Err(refusal) => mesh.report(address, &refusal, true),
+                Ok(link) => {
+                    let heard = mesh.join(&link).await;
+                    // not before the connection is known: no moment in between looks as if nothing were there
+                    mesh.end_dial(address, None, Instant::now());
+                    if let Some(heard) = heard {
+                        link::serve(mesh, link, heard).await;
+                    }
+                }
+                Err(refusal) => {
+                    mesh.end_dial(address, Some(&refusal), Instant::now());
+                    mesh.report(address, &refusal, true);
+                }
             }
         });
+    }
+
+    /// Whether a dial to the address has begun and neither failed nor become a connection.
+    pub(super) fn is_dialing(&self, address: SocketAddr) -> bool {
+        let dials = self.dials.lock().unwrap_or_else(PoisonError::into_inner);
+        dials.get(&address).is_some_and(|dial| dial.under_way)
     }
 
     fn begin_dial(&self, address: SocketAddr, now: Instant) -> bool {

@@ -142,6 +142,11 @@ impl Registry {
         self.read(|peers| peers.by_replica.values().filter_map(|peer| peer.best().cloned()).collect())
     }
 
+    /// Whether a replica is connected that may not be heard: it is about to come up, or to be sent away.
+    pub(super) fn has_unheard(&self) -> bool {
+        self.read(|peers| peers.by_replica.values().any(|peer| peer.best().is_some() && !*peer.gate.borrow()))
+    }
+
     /// The least of what `measure` finds over the connections to send on.
     pub(super) fn min_of(&self, measure: impl Fn(&Link) -> Option<usize>) -> Option<usize> {
         self.read(|peers| peers.by_replica.values().filter_map(|peer| measure(peer.best()?)).min())

@@ -1,6 +1,7 @@
 //! The way into the cluster: seeds, by address or name, resolved and dialed again and again. It knows only addresses.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,13 +17,16 @@ const ALONE: Duration = Duration::from_millis(500);
 /// forgotten.
 const RESOLVE_ALONE: Duration = Duration::from_secs(2);
 const RESOLVE_TOGETHER: Duration = Duration::from_secs(30);
+/// Between looks whether the first dials have ended.
+const TRIED: Duration = Duration::from_millis(10);
 const LOOKUP: Duration = Duration::from_secs(5);
 /// A name may stand for every pod of a service; some of them will do.
 const ADDRESSES_MAX: usize = 32;
 
-/// Runs for one seed until it is aborted.
-pub(super) async fn follow(seed: String, mesh: Arc<Mesh>, roster: Arc<Mutex<Roster>>) {
+/// Runs for one seed until it is aborted. Takes one off `untried` when the seed has led to somebody or nobody.
+pub(super) async fn follow(seed: String, mesh: Arc<Mesh>, roster: Arc<Mutex<Roster>>, untried: Arc<AtomicUsize>) {
     let mut addresses = Vec::new();
+    let mut tried = false;
     let mut resolved_at: Option<Instant> = None;
     let mut told = None;
     loop {
@@ -40,6 +44,13 @@ pub(super) async fn follow(seed: String, mesh: Arc<Mesh>, roster: Arc<Mutex<Rost
             for address in &addresses {
                 mesh.dial(*address, None);
             }
+        }
+        if !tried {
+            while addresses.iter().any(|address| mesh.is_dialing(*address)) {
+                sleep(TRIED).await;
+            }
+            untried.fetch_sub(1, Relaxed);
+            tried = true;
         }
         sleep(ALONE).await;
     }

@@ -120,7 +120,7 @@ impl Inbox for Inbound {
     }
 
     fn peer_dead(&self, peer: &ReplicaId) {
-        tracing::warn!(%peer, "peer is called dead");
+        tracing::warn!(%peer, "peer is dead or unreachable");
         self.driver.peer_dead(peer);
     }
 

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::control::Steward;
 use super::gossip::Arrival;
-use crate::cluster::{Cluster, MemberState};
+use crate::cluster::Cluster;
 use crate::driver::Driver;
 
 /// How many peers are asked for their tables: the lowest level of them counts, and each costs a transfer.
@@ -64,7 +64,11 @@ impl Join {
             if !joining {
                 continue;
             }
-            if !progress.asked.is_empty() && progress.loaded.len() == progress.asked.len() {
+            // Of several that start at once each would find the others as empty as itself, and they would begin anew
+            // though one that knows better is still on its way: so all that may come are waited for. In this order,
+            // since whoever came up meanwhile stands in the queue.
+            let met = !self.cluster.is_meeting() && arrivals.is_empty();
+            if met && !progress.asked.is_empty() && progress.loaded.len() == progress.asked.len() {
                 self.driver.release();
             }
             let admitted = self.driver.node().outlook().admitted;
@@ -90,8 +94,7 @@ impl Join {
 
     /// How long others are waited for: those who are there have the table, and are worth more time than nobody.
     fn patience(&self, progress: &Progress) -> Duration {
-        let found =
-            !progress.asked.is_empty() || self.cluster.members().iter().any(|m| m.state == MemberState::Connecting);
+        let found = !progress.asked.is_empty() || self.cluster.is_meeting();
         if self.alone && !found { self.timeout.min(ALONE_MAX) } else { self.timeout }
     }
 
@@ -108,7 +111,8 @@ impl Join {
     }
 
     fn take(&self, peer: ReplicaId, bytes: &[u8], transfers: &Arc<Semaphore>, progress: &mut Progress) {
-        match self.driver.message(bytes) {
+        let asked = progress.asked.contains(&peer) && !progress.loaded.contains(&peer);
+        match self.driver.message(bytes, asked) {
             Ok(Told::WantsState) => {
                 let (driver, cluster) = (self.driver.clone(), self.cluster.clone());
                 let transfers = transfers.clone();
@@ -119,14 +123,12 @@ impl Join {
                 });
             }
             Ok(Told::State { last, keys }) => {
-                // only what was asked for counts as loaded
-                if progress.asked.contains(&peer) {
-                    progress.keys += keys;
-                    if last {
-                        progress.loaded.insert(peer);
-                    }
+                progress.keys += keys;
+                if last {
+                    progress.loaded.insert(peer);
                 }
             }
+            Ok(Told::Unasked) => tracing::warn!(%peer, "it sent a table that nobody asked for"),
             Err(error) => tracing::warn!(%peer, %error, "a message was dropped"),
         }
     }

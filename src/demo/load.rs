@@ -29,7 +29,8 @@ const STEP: Duration = Duration::from_millis(1);
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
 
 /// What part of the load each node gets: the first most, the i-th 1/i of that.
-pub(super) fn shares(nodes: usize) -> Vec<f64> {
+#[must_use]
+pub fn shares(nodes: usize) -> Vec<f64> {
     let weights: Vec<f64> = (1..=nodes).map(|i| 1.0 / i as f64).collect();
     let sum: f64 = weights.iter().sum();
     weights.into_iter().map(|w| w / sum).collect()
@@ -42,15 +43,17 @@ enum Report {
 }
 
 /// Load under way.
-pub(super) struct Load {
+pub struct Load {
     reports: mpsc::UnboundedReceiver<Report>,
     // ends the senders when dropped
     _tasks: JoinSet<()>,
 }
 
 impl Load {
-    /// Begins at once and goes on for the plan's time.
-    pub(super) fn start(plan: &Plan, nodes: &[SocketAddr]) -> Self {
+    /// Begins at once and goes on for the plan's time: one token a request, of the key `everybody` under the limit
+    /// `demo`.
+    #[must_use]
+    pub fn start(plan: &Plan, nodes: &[SocketAddr]) -> Self {
         let (report, reports) = mpsc::unbounded_channel();
         let start = Instant::now();
         let mut tasks = JoinSet::new();
@@ -66,7 +69,10 @@ impl Load {
     }
 
     /// Hands every answer that comes before `until` to `measure`.
-    pub(super) async fn collect(&mut self, until: Instant, measure: &mut Measure) -> anyhow::Result<()> {
+    ///
+    /// # Errors
+    /// A node can't be asked, or answers otherwise than spillgate does.
+    pub async fn collect(&mut self, until: Instant, measure: &mut Measure) -> anyhow::Result<()> {
         while let Ok(Some(report)) = timeout_at(until, self.reports.recv()).await {
             match report {
                 Report::Answered(answer) => measure.take(answer),
@@ -78,7 +84,10 @@ impl Load {
     }
 
     /// Takes in the last answers.
-    pub(super) async fn finish(&mut self, measure: &mut Measure) -> anyhow::Result<()> {
+    ///
+    /// # Errors
+    /// Those of [`Load::collect`].
+    pub async fn finish(&mut self, measure: &mut Measure) -> anyhow::Result<()> {
         self.collect(Instant::now() + LAST_ANSWERS, measure).await
     }
 }

@@ -28,24 +28,28 @@ impl Queue {
 
 /// One answered request: tokens cost 1.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Answer {
+pub struct Answer {
     /// Which node.
-    pub(super) node: usize,
-    /// When it was sent and when the answer came, since the start.
-    pub(super) sent: Duration,
-    pub(super) answered: Duration,
-    pub(super) allowed: bool,
+    pub node: usize,
+    /// When it was sent, since the start.
+    pub sent: Duration,
+    /// When the answer came, since the start.
+    pub answered: Duration,
+    /// Whether it got its token.
+    pub allowed: bool,
 }
 
 /// The sums at the end.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Verdict {
-    pub(super) offered: u64,
-    pub(super) admitted: u64,
+pub struct Verdict {
+    /// Requests answered.
+    pub offered: u64,
+    /// Tokens granted.
+    pub admitted: u64,
     /// Tokens beyond the limit at the worst moment.
-    pub(super) overshoot: f64,
+    pub overshoot: f64,
     /// Admitted, over what one central bucket would have admitted on the same arrivals.
-    pub(super) utilisation: f64,
+    pub utilisation: f64,
 }
 
 /// Takes in answers and says how far they went over.
@@ -54,18 +58,20 @@ pub(super) struct Verdict {
 /// moment each answer came. That moment is later than the decision by the time of the answer's way, and what bunches up
 /// there counts as a burst: the figure errs upwards.
 #[derive(Debug)]
-pub(super) struct Measure {
+pub struct Measure {
     burst: f64,
     admitted: Queue,
     overshoot: f64,
     rate: f64,
     by_node: Vec<u64>,
-    sent: Vec<Duration>,
+    answers: Vec<Answer>,
     unsent: u64,
 }
 
 impl Measure {
-    pub(super) fn new(rate: Rate, burst: u64, nodes: usize) -> Self {
+    /// Of a limit of `rate` and `burst` at so many nodes.
+    #[must_use]
+    pub fn new(rate: Rate, burst: u64, nodes: usize) -> Self {
         let rate = rate.per_second();
         Self {
             burst: burst as f64,
@@ -73,13 +79,14 @@ impl Measure {
             overshoot: 0.0,
             rate,
             by_node: vec![0; nodes],
-            sent: Vec::new(),
+            answers: Vec::new(),
             unsent: 0,
         }
     }
 
-    pub(super) fn take(&mut self, answer: Answer) {
-        self.sent.push(answer.sent);
+    /// Counts an answer.
+    pub fn take(&mut self, answer: Answer) {
+        self.answers.push(answer);
         if answer.allowed {
             self.by_node[answer.node] += 1;
             self.admitted.drained(answer.answered);
@@ -89,26 +96,38 @@ impl Measure {
     }
 
     /// A request was due, and there was no connection free to send it.
-    pub(super) const fn miss(&mut self) {
+    pub const fn miss(&mut self) {
         self.unsent += 1;
     }
 
-    pub(super) const fn unsent(&self) -> u64 {
+    /// Requests that were due and could not be sent.
+    #[must_use]
+    pub const fn unsent(&self) -> u64 {
         self.unsent
     }
 
-    pub(super) fn admitted_by_node(&self) -> &[u64] {
+    /// Every answer so far, in the order they were read.
+    #[must_use]
+    pub fn answers(&self) -> &[Answer] {
+        &self.answers
+    }
+
+    /// Tokens granted by each node so far.
+    #[must_use]
+    pub fn admitted_by_node(&self) -> &[u64] {
         &self.by_node
     }
 
     /// Tokens beyond the limit so far, at the worst moment.
-    pub(super) const fn overshoot(&self) -> f64 {
+    #[must_use]
+    pub const fn overshoot(&self) -> f64 {
         self.overshoot
     }
 
     /// The whole run against a central bucket that had decided at the moment each request was sent.
-    pub(super) fn verdict(&self) -> Verdict {
-        let mut sent = self.sent.clone();
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        let mut sent: Vec<Duration> = self.answers.iter().map(|a| a.sent).collect();
         sent.sort_unstable();
         let mut oracle = Queue::new(self.rate);
         let mut oracle_admitted = 0u64;

@@ -1,8 +1,8 @@
 //! The demonstration: real daemons as child processes, one limit over all of them, more load than it allows, and the
 //! truth about what got through. It must not know the daemon's insides: it starts the program and speaks HTTP.
 
-mod load;
-mod measure;
+pub mod load;
+pub mod measure;
 mod nodes;
 
 use std::io::Write as _;

@@ -274,3 +274,37 @@ async fn a_node_with_a_large_table_to_fetch_grants_nothing_before_it_has_it() {
     assert!((39.0..=40.0).contains(&level), "{level}");
     assert_eq!(left, 39);
 }
+
+#[tokio::test]
+async fn two_that_come_back_wait_for_the_one_that_stayed_though_it_is_far() {
+    let mut relay = Relay::new(1);
+    let mut daemons = meet_behind(&mut relay, &["a", "b", "c"], HUNDRED).await;
+    spend(&daemons[0], "k", 60).await;
+    all_see(&daemons, "k", 40.0).await;
+    for near in ["a", "b"] {
+        relay.set(near, "c", Path::delayed(250));
+        relay.set("c", near, Path::delayed(250));
+    }
+    let stays = daemons.pop().unwrap();
+    for daemon in &mut daemons {
+        daemon.kill().await;
+    }
+    let (b, a) = (daemons.pop().unwrap(), daemons.pop().unwrap());
+    let (a, b) = tokio::join!(a.restart(), b.restart());
+    let ((_, at_a), (_, at_b)) = tokio::join!(back(&a), back(&b));
+    assert!((38..=39).contains(&at_a) && (38..=39).contains(&at_b), "{at_a} {at_b}\n{}\n{}", a.log(), b.log());
+    let daemons = [a, b, stays];
+    meet(&daemons).await;
+    relay.set_all(Path::default());
+    let rest = exhaust(&daemons, "k").await;
+    assert!((38 - LEFT_OVER..=38).contains(&rest), "{rest}");
+}
+
+#[tokio::test]
+async fn nodes_that_are_far_apart_are_one_cluster_too() {
+    let mut relay = Relay::new(1);
+    relay.set_all(Path { jitter: Duration::from_millis(20), ..Path::delayed(150) });
+    let daemons = meet_behind(&mut relay, &["a", "b"], HUNDRED).await;
+    spend(&daemons[0], "k", 60).await;
+    all_see(&daemons, "k", 40.0).await;
+}

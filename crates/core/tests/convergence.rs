@@ -144,7 +144,7 @@ fn a_key_that_comes_back_starts_full_everywhere() {
 fn transfer(cluster: &Cluster, from: usize, to: usize) -> usize {
     let mut keys = 0;
     for chunk in cluster.node(from).state_chunks(cluster.present()) {
-        let told = cluster.node(to).handle_message(&chunk, cluster.present());
+        let told = cluster.node(to).handle_message(&chunk, true, cluster.present());
         assert!(matches!(told, Ok(Told::State { .. })), "{told:?}");
         if let Ok(Told::State { keys: more, .. }) = told {
             keys += more;
@@ -263,4 +263,16 @@ fn on_partition_is_obeyed() {
     assert!((85..=115).contains(&share), "{share}");
     let all = run(OnPartition::Continue);
     assert!((190..=255).contains(&all), "{all}");
+}
+
+/// A table speaks for other replicas too: who sends one unasked could poison their counters.
+#[test]
+fn a_table_that_nobody_asked_for_is_not_believed() {
+    let mut cluster = Cluster::new(2, limits(Algorithm::TokenBucket, "1/d", Some(100), Accuracy::Gossip), MS, 0.0, 1);
+    cluster.settle();
+    assert!(cluster.check(0, "k", 60).allowed);
+    let chunk = cluster.node(0).state_chunks(cluster.present()).next().expect("a table has at least one part");
+    let told = cluster.node(1).handle_message(&chunk, false, cluster.present());
+    assert_eq!(told, Ok(Told::Unasked));
+    assert!(explain(&cluster, 1, "k").is_none(), "node 1 took in what it had not asked for");
 }

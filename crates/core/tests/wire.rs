@@ -343,7 +343,7 @@ proptest! {
                 prop_assert_eq!(subject.state(), before);
             }
             let before = subject.state();
-            if subject.node.handle_message(&bytes, present(2)).is_err() {
+            if subject.node.handle_message(&bytes, true, present(2)).is_err() {
                 prop_assert_eq!(subject.state(), before);
             }
         }
@@ -381,7 +381,7 @@ proptest! {
         for (message, flips, cut) in messages {
             let bytes = damage(encode_message(&message), &flips, cut);
             let before = subject.state();
-            if subject.node.handle_message(&bytes, present(2)).is_err() {
+            if subject.node.handle_message(&bytes, true, present(2)).is_err() {
                 prop_assert_eq!(subject.state(), before);
             }
             subject.node.tick(present(2), 1150, &mut Nothing);
@@ -435,7 +435,7 @@ fn state_that_no_honest_peer_reports_is_refused_and_changes_nothing() {
         // c speaks of what it heard of b
         let message =
             Message::StateChunk { last: true, replicas: vec![("b".to_owned(), 7)], items: vec![item.clone()] };
-        let refused = subject.node.handle_message(&encode_message(&message), present(2)).unwrap_err();
+        let refused = subject.node.handle_message(&encode_message(&message), true, present(2)).unwrap_err();
         assert_eq!(refused, DecodeError::Value(what), "{item:?}");
         assert_eq!(subject.state(), before, "{item:?}");
     }
@@ -506,7 +506,7 @@ fn rules_that_no_node_could_have_are_not_taken_over() {
         assert_eq!(subject.node.len(), 2, "{describe:?}");
         let item = StateItem { key, describe: describe.clone(), used: 5, window: None, counts: vec![] };
         let message = Message::StateChunk { last: true, replicas: vec![], items: vec![item] };
-        let told = subject.node.handle_message(&encode_message(&message), present(2)).unwrap();
+        let told = subject.node.handle_message(&encode_message(&message), true, present(2)).unwrap();
         assert_eq!((told, subject.node.len()), (Told::State { last: true, keys: 1 }, 2), "{describe:?}");
     }
     assert_eq!(subject.levels(2), [60, 60]);

@@ -20,6 +20,8 @@ const ACK_EVERY: u32 = 24;
 const SUPERSEDE_MAX: usize = 64;
 /// The most keys queued one by one; beyond, the peer is told everything anew.
 const BACKLOG_MAX: usize = 100_000;
+/// Frames whose times of sending are kept: more than go out in any round trip worth the name.
+const SENT_TIMES_MAX: usize = 512;
 /// The round trip assumed before the first is measured.
 const ROUND_TRIP_FIRST: Nanos = Nanos::from_millis(20);
 
@@ -78,6 +80,9 @@ pub struct Peer {
     /// The newest stable tick that it has confirmed hearing of.
     pub stable_told: u64,
     in_flight: VecDeque<Sent>,
+    /// When frames were sent, with their numbers: also of those that were given up for lost, since on a slow path that is
+    /// where the round trip is learnt.
+    sent_times: VecDeque<(u64, Nanos)>,
     backlog: Backlog,
     synced: bool,
     seq: u64,
@@ -109,6 +114,7 @@ impl Peer {
             frames: (0, 0, 0),
             stable_told: 0,
             in_flight: VecDeque::new(),
+            sent_times: VecDeque::new(),
             backlog: Backlog::Everything(tick),
             synced: false,
             seq: 0,
@@ -199,6 +205,10 @@ impl Peer {
         self.owes_ack = false;
         self.received_unacked = 0;
         self.in_flight.push_back(Sent { seq: self.seq, at: now, tick, stable, keys });
+        if self.sent_times.len() >= SENT_TIMES_MAX {
+            self.sent_times.pop_front();
+        }
+        self.sent_times.push_back((self.seq, now));
         let mut flags = 0;
         if self.state != PeerState::Joining {
             flags |= FLAG_INCLUDED;
@@ -253,14 +263,12 @@ impl Peer {
             seq == ack.high || (seq < ack.high && ack.high - seq <= WINDOW && ack.bits >> (ack.high - seq - 1) & 1 == 1)
         };
         let mut lost = Vec::new();
-        let (mut stable, mut sample) = (self.stable_told, None);
+        let mut stable = self.stable_told;
+        let sample = self.sample(ack, now);
         self.supersede(&got);
         self.in_flight.retain(|sent| {
             if got(sent.seq) {
                 stable = stable.max(sent.stable);
-                if sent.seq == ack.high {
-                    sample = Some(now.since(sent.at).since(Nanos(ack.delay_us.saturating_mul(1000))));
-                }
                 return false;
             }
             if sent.seq + REORDER_MAX <= ack.high {
@@ -278,6 +286,15 @@ impl Peer {
             });
         }
         self.note_synced();
+    }
+
+    /// The round trip that a confirmation shows, once for each frame.
+    fn sample(&mut self, ack: &Ack, now: Nanos) -> Option<Nanos> {
+        while self.sent_times.front().is_some_and(|(seq, _)| *seq < ack.high) {
+            self.sent_times.pop_front();
+        }
+        let (_, at) = self.sent_times.pop_front_if(|(seq, _)| *seq == ack.high)?;
+        Some(now.since(at).since(Nanos(ack.delay_us.saturating_mul(1000))))
     }
 
     /// Lets go of what a frame under way says, where a later one that was received says it again: news is state.
@@ -385,6 +402,22 @@ mod tests {
         assert_eq!(peer.confirmed(5), 0);
         peer.confirm(&ack(5, 0b111), 3, Nanos(10));
         assert_eq!(peer.confirmed(5), 5);
+    }
+
+    #[test]
+    fn a_round_trip_longer_than_assumed_is_learnt_though_its_frames_were_given_up() {
+        let mut peer = peer();
+        let (interval, trip) = (Nanos::from_millis(10), Nanos::from_millis(500));
+        for tick in 1..=200u64 {
+            let now = interval.times(tick);
+            peer.next_header(now, 3, 0, Some(tick), Arc::from([KeyId(u128::from(tick))]));
+            if let Some(high) = tick.checked_sub(50).filter(|high| *high > 0) {
+                peer.confirm(&ack(high, u64::MAX), 3, now);
+            }
+            peer.expire(now, interval);
+        }
+        let learnt = peer.round_trip();
+        assert!(learnt > Nanos::from_millis(450) && learnt <= trip, "{learnt:?}");
     }
 
     #[test]

@@ -18,6 +18,8 @@ const CHUNK_BYTES: usize = MESSAGE_BYTES_MAX / 4;
 pub enum Told {
     /// The peer asks for the table: send it all of [`Node::state_chunks`].
     WantsState,
+    /// A part of a table that nobody asked for; it was dropped.
+    Unasked,
     /// A part of the peer's table was taken in.
     State {
         /// Whether it was the last part.
@@ -75,13 +77,15 @@ impl Node {
         })
     }
 
-    /// Takes in a reliable message of a peer.
+    /// Takes in a reliable message of a peer, who was `asked` for its table or was not: a table speaks for others too, so
+    /// it is believed only while this node joins.
     ///
     /// # Errors
     /// [`DecodeError`]; nothing was changed then.
-    pub fn handle_message(&self, bytes: &[u8], now: Now) -> Result<Told, DecodeError> {
+    pub fn handle_message(&self, bytes: &[u8], asked: bool, now: Now) -> Result<Told, DecodeError> {
         match decode_message(bytes)? {
             Message::StateRequest => Ok(Told::WantsState),
+            Message::StateChunk { .. } if !asked => Ok(Told::Unasked),
             Message::StateChunk { last, replicas, items } => {
                 let slots = self.slots_of(&replicas);
                 let keys = items.len();
