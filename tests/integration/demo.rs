@@ -52,8 +52,8 @@ async fn demonstrate(args: &[&str]) {
     for _ in 0..3 {
         let outcome = run(&[&["demo", "--for", "2s"], args].concat()).await;
         let verdict = Verdict::of(&outcome);
-        // 1000 of the bucket and 2 s of 1000/s, of three times the rate that is offered
-        assert!((5000..=6001).contains(&verdict.offered), "{verdict:?}");
+        // three times the rate for 2 s, less what a busy machine could not send; more than the 3000 that may be had
+        assert!((3100..=6001).contains(&verdict.offered), "{verdict:?}");
         assert!(verdict.admitted <= verdict.offered, "{verdict:?}");
         if verdict.holds() {
             return;
