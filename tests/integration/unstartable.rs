@@ -63,7 +63,7 @@ async fn a_secret_that_proves_nothing_is_refused() {
     }
     // root may read anything; whoever runs this as somebody else sees that it is said
     std::fs::write(path.join("secret"), "0123456789abcdef").unwrap();
-    std::fs::set_permissions(path.join("secret"), std::fs::Permissions::from_mode(0o0)).unwrap();
+    std::fs::set_permissions(path.join("secret"), std::fs::Permissions::from_mode(0o000)).unwrap();
     if std::fs::read(path.join("secret")).is_err() {
         refused(path, config, 2, &["a.toml:5: cluster.secret_file", "denied"]).await;
     }
