@@ -322,6 +322,11 @@ impl Driver {
         self.0.node.handle_message(bytes, asked, self.now())
     }
 
+    /// The node stood still while its peers went on, see [`Node::doubt`].
+    pub fn doubt(&self) {
+        self.0.node.doubt();
+    }
+
     /// One round of news.
     pub fn tick(&self, bytes_max: usize, outbox: &mut impl Outbox) {
         self.0.clock.look();

@@ -135,7 +135,10 @@ fn limits(sample: &Sample) {
         let unconfirmed = tally.denied[Reason::Unconfirmed as usize];
         counter!("spillgate_unconfirmed_denials_total", labels()).absolute(unconfirmed);
         gauge!("spillgate_overshoot_tokens", labels()).set(tally.overshoot);
-        gauge!("spillgate_overshoot_bound_tokens", labels()).set(*bound);
+        // limits that callers bring have no one bound
+        if !bound.is_nan() {
+            gauge!("spillgate_overshoot_bound_tokens", labels()).set(*bound);
+        }
         gauge!("spillgate_keys", labels()).set(tally.keys as f64);
     }
     counter!("spillgate_evictions_total").absolute(sample.evictions);

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use spillgate_core::gossip::Pace;
 use spillgate_core::node::Outbox;
-use spillgate_core::time::Nanos;
 use spillgate_core::view::ReplicaId;
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
@@ -57,12 +57,35 @@ impl Outbox for Post {
 }
 
 /// Goes round until stopped: a tick in each interval, and at once when a request waits for confirmation.
-pub(super) async fn run(driver: Driver, mut post: Post, interval: Nanos, mut stopped: watch::Receiver<bool>) {
+///
+/// A round that comes later than `stale_after` means that this process stood still: `arrivals` is told, since the peers
+/// then know better.
+pub(super) async fn run(
+    driver: Driver,
+    mut post: Post,
+    pace: Pace,
+    arrivals: Option<mpsc::Sender<Arrival>>,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let interval = pace.interval;
+    let mut last = driver.now().at;
     let mut ticks = tokio::time::interval(interval.into());
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            _ = ticks.tick() => driver.tick(post.frame_bytes_max(), &mut post),
+            _ = ticks.tick() => {
+                let now = driver.now().at;
+                if now.since(last) > pace.stale_after.plus(interval)
+                    && let Some(arrivals) = &arrivals
+                {
+                    tracing::warn!(stood_still_ms = now.since(last).as_millis_ceil(), "asking peers where they are");
+                    driver.doubt();
+                    // full: the joining task has more than enough to do, and the levels stay in doubt
+                    let _ = arrivals.try_send(Arrival::Doubt);
+                }
+                last = now;
+                driver.tick(post.frame_bytes_max(), &mut post);
+            }
             () = driver.pressed() => driver.press(post.frame_bytes_max(), &mut post),
             () = told_to_stop(&mut stopped) => return,
         }
@@ -90,6 +113,8 @@ pub(super) enum Arrival {
     Peer(ReplicaId),
     /// A reliable message.
     Message(ReplicaId, Vec<u8>),
+    /// This node stood still: its levels are in doubt.
+    Doubt,
 }
 
 /// What the cluster hands up, brought to the driver.
@@ -100,6 +125,11 @@ pub(super) struct Inbound {
 }
 
 impl Inbound {
+    /// Another way to the joining task.
+    pub(super) fn sender(&self) -> mpsc::Sender<Arrival> {
+        self.arrivals.clone()
+    }
+
     pub(super) fn new(driver: Driver, post: Post) -> (Self, mpsc::Receiver<Arrival>) {
         let (arrivals, receiver) = mpsc::channel(ARRIVALS_MAX);
         (Self { driver, post, arrivals }, receiver)

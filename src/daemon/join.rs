@@ -41,6 +41,15 @@ struct Progress {
     asked: HashSet<ReplicaId>,
     loaded: HashSet<ReplicaId>,
     keys: usize,
+    /// Whether this is not the first time: the node stood still meanwhile.
+    doubting: bool,
+}
+
+impl Progress {
+    /// Whether peers that come back should be asked once more: nobody has told yet where they are.
+    fn doubts(&self) -> bool {
+        self.doubting && self.loaded.is_empty()
+    }
 }
 
 impl Join {
@@ -54,9 +63,16 @@ impl Join {
                 if joining { Instant::now() + LOOK_EVERY } else { Instant::now() + Duration::from_secs(3600) };
             tokio::select! {
                 arrival = arrivals.recv() => match arrival {
-                    Some(Arrival::Peer(peer)) if joining => self.ask(peer, &mut progress),
+                    Some(Arrival::Peer(peer)) if joining || progress.doubts() => self.ask(peer, &mut progress),
                     Some(Arrival::Peer(_)) => {}
                     Some(Arrival::Message(peer, bytes)) => self.take(peer, &bytes, &transfers, &mut progress),
+                    Some(Arrival::Doubt) if joining => {}
+                    Some(Arrival::Doubt) => {
+                        progress = Progress { doubting: true, ..Progress::default() };
+                        for peer in self.driver.peers() {
+                            self.ask(peer.replica, &mut progress);
+                        }
+                    }
                     None => return,
                 },
                 () = sleep_until(next_look) => {}
@@ -99,7 +115,9 @@ impl Join {
     }
 
     fn ask(&self, peer: ReplicaId, progress: &mut Progress) {
-        if progress.asked.len() >= ASKED_MAX || !progress.asked.insert(peer.clone()) {
+        let anew = progress.asked.len() < ASKED_MAX && progress.asked.insert(peer.clone());
+        // a connection may have ended while this node stood still: then the question was lost
+        if !anew && !progress.doubts() {
             return;
         }
         let cluster = self.cluster.clone();

@@ -144,16 +144,17 @@ impl Daemon {
     }
 
     fn start_gossip(&self, tasks: &mut JoinSet<()>, stopped: &watch::Receiver<bool>) {
-        let interval = pace(self.config.cluster.as_ref()).interval;
+        let pace = pace(self.config.cluster.as_ref());
         let post = Post::new(self.cluster.clone(), self.steward.traffic.clone());
-        tasks.spawn(gossip::run(self.driver.clone(), post.clone(), interval, stopped.clone()));
         let (Some(cluster), Some(section)) = (&self.cluster, &self.config.cluster) else {
+            tasks.spawn(gossip::run(self.driver.clone(), post, pace, None, stopped.clone()));
             self.steward.become_ready();
             return;
         };
-        // before the first peer is met
+        // before the first peer can count this node in
         self.driver.hold();
-        let (inbox, arrivals) = gossip::Inbound::new(self.driver.clone(), post);
+        let (inbox, arrivals) = gossip::Inbound::new(self.driver.clone(), post.clone());
+        tasks.spawn(gossip::run(self.driver.clone(), post, pace, Some(inbox.sender()), stopped.clone()));
         cluster.start(Arc::new(inbox));
         let join = join::Join {
             driver: self.driver.clone(),

@@ -49,6 +49,9 @@ pub struct Entry {
     pub denied: u64,
     /// Where its limit is counted.
     pub tally: u16,
+    /// Whether the level rests on what peers said at first contact, or on a time when none was heard: then a level that
+    /// a peer reports is better.
+    pub guessed: bool,
 }
 
 /// The rule's numbers for one key, as a decision and its explanation use them.
@@ -67,7 +70,7 @@ impl Entry {
     #[must_use]
     pub fn full(key: KeyId, rule: Arc<Rule>, now: Now) -> Self {
         let meter = Meter::full(&rule, now);
-        Self { key, meter, rule, text: None, news: None, granted: 0, denied: 0, tally: 0 }
+        Self { key, meter, rule, text: None, news: None, granted: 0, denied: 0, tally: 0, guessed: false }
     }
 
     /// Moves to the present window, if the limit has windows.
@@ -110,8 +113,8 @@ impl Entry {
         }
     }
 
-    /// The stability window for a request of `cost` at a level of `level` tokens.
-    pub fn window(&mut self, now: Now, outlook: &Outlook, level: f64, cost: u64) -> Window {
+    /// The stability window at a level of `level` tokens.
+    pub fn window(&mut self, now: Now, outlook: &Outlook, level: f64) -> Window {
         let outlook = self.outlook(outlook);
         let common = outlook.common(self.rule.spec().accuracy);
         let (unacked, own, others) = match &mut self.news {
@@ -122,7 +125,7 @@ impl Entry {
             None => (0.0, 0.0, 0.0),
         };
         let weight = stability::weight(own, others, &outlook);
-        let allowance = stability::allowance(&self.rule, &outlook, weight, level, unacked, cost as f64);
+        let allowance = stability::allowance(&self.rule, &outlook, weight, level, unacked);
         Window { unacked, weight, allowance }
     }
 
@@ -151,7 +154,7 @@ impl Entry {
         if outlook.replicas == 1 || matches!(self.rule.spec().accuracy, Accuracy::Gossip) {
             return None;
         }
-        let window = self.window(now, outlook, level.tokens(), cost);
+        let window = self.window(now, outlook, level.tokens());
         if window.unacked + cost as f64 <= window.allowance {
             return None;
         }
@@ -257,6 +260,7 @@ impl Entry {
         // charges from before the baseline that were missed: unless the replica had settled, they are of the window before
         let older = if first || was_settled { 0 } else { (step.granted - charged).min(capacity) };
         let charged = news.beyond_assumed(slot, charged);
+        self.guessed |= first && charged > 0;
         let window = update.window.unwrap_or(0);
         self.meter.charge_window(&self.rule, now, window.saturating_sub(1), older);
         self.meter.charge_window(&self.rule, now, window, charged);
@@ -266,7 +270,8 @@ impl Entry {
         }
     }
 
-    /// Takes in what a peer reports of the key in a state transfer: the lower level of the two, and the counters it holds.
+    /// Takes in what a peer reports of the key in a state transfer: the lower level of the two, unless its own is a guess,
+    /// and the counters it holds.
     ///
     /// `slots` says whose counters the report's indexes are. What is known here beyond the report's counters is charged
     /// on top of the reported level, since that can't hold it.
@@ -305,8 +310,10 @@ impl Entry {
         reported.charge(&rule, now, reported_lacks);
         let before = self.meter.window();
         self.meter.charge(&rule, now, known_lacks);
-        if reported.level(&rule, now).parts < self.meter.level(&rule, now).parts {
+        // a joiner's own level may be no more than first words charged to a bucket that it took for full
+        if self.guessed || reported.level(&rule, now).parts < self.meter.level(&rule, now).parts {
             self.meter = reported;
+            self.guessed = false;
         }
         self.window_moved(before);
     }

@@ -5,7 +5,7 @@
 //! A charge of cost `c` is granted when the level covers it and
 //!
 //! ```text
-//! unacked + c  <=  max( w V + z sqrt(w V),  q c )        V = min(level + unacked, b + r W)
+//! unacked + c  <=  max( w V + z sqrt(w V),  q )          V = min(level + unacked, b + r W)
 //! ```
 //!
 //! with `w` this node's weight, `V` what the bucket would hold had this node not spent what is not common knowledge
@@ -164,17 +164,18 @@ pub fn share(demand: f64, total: f64, replicas: u32) -> f64 {
     if total <= 0.0 { even } else { (1.0 - EVEN_PART) * demand / total + EVEN_PART * even }
 }
 
-/// What of `max_overshoot` is spent on chance unevenness (`z`) and on charges too small to share (`q`).
+/// What of `max_overshoot` is spent on chance unevenness (`z`) and on a token too small to share (`q`).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Slack {
     /// Standard deviations of a share that are forgiven.
     pub z: f64,
-    /// Charges that each node may hold unacked, whatever its share.
+    /// Tokens that each node may hold unacked, whatever its share: 0 or 1. Tokens, not charges: of a charge of a whole
+    /// capacity each node would grant one.
     pub q: f64,
 }
 
 /// The slack of a rule among `replicas`: `z sqrt(n (b + r W)) + (n - 1) q` stays within `max_overshoot`, but for a
-/// limit whose even share is below [`SHARE_SMALL`]: there each node may hold one charge, and n - 1 may be over.
+/// limit whose even share is below [`SHARE_SMALL`]: there each node may hold one token, and n - 1 may be over.
 #[must_use]
 pub fn slack(rule: &Rule, outlook: &Outlook) -> Slack {
     let Accuracy::Bounded { max_overshoot } = rule.spec().accuracy else {
@@ -195,11 +196,11 @@ fn most_to_share(rule: &Rule, outlook: &Outlook) -> f64 {
     rule.capacity() as f64 + refill
 }
 
-/// The most that may be unacked after a grant of `cost`: the stability window, in tokens.
+/// The most that may be unacked after a grant: the stability window, in tokens.
 ///
 /// `level` is what is left as this node sees it, `unacked` its own charges that are not common knowledge.
 #[must_use]
-pub fn allowance(rule: &Rule, outlook: &Outlook, weight: f64, level: f64, unacked: f64, cost: f64) -> f64 {
+pub fn allowance(rule: &Rule, outlook: &Outlook, weight: f64, level: f64, unacked: f64) -> f64 {
     if matches!(rule.spec().accuracy, Accuracy::Gossip) {
         return f64::INFINITY;
     }
@@ -208,7 +209,7 @@ pub fn allowance(rule: &Rule, outlook: &Outlook, weight: f64, level: f64, unacke
     match rule.spec().accuracy {
         Accuracy::Bounded { .. } if outlook.admitted => {
             let slack = slack(rule, outlook);
-            (share + slack.z * share.sqrt()).max(slack.q * cost)
+            (share + slack.z * share.sqrt()).max(slack.q)
         }
         _ => share,
     }
@@ -260,7 +261,7 @@ mod tests {
         let joiner = Outlook { admitted: false, ..outlook(4) };
         assert_eq!(weight(100.0, 0.0, &joiner), 0.0);
         let bounded = rule("100/s", 2, Accuracy::default());
-        assert_eq!(allowance(&bounded, &joiner, 0.0, 2.0, 0.0, 1.0), 0.0);
+        assert_eq!(allowance(&bounded, &joiner, 0.0, 2.0, 0.0), 0.0);
     }
 
     proptest! {
@@ -298,7 +299,7 @@ mod tests {
             let rule = rule("1000/s", 1_000_000, Accuracy::Strict);
             let n = u32::try_from(shares.len()).expect("few");
             let spent: f64 =
-                shares.iter().map(|s| allowance(&rule, &outlook(n), s / sum.max(1.0), level, 0.0, 1.0)).sum();
+                shares.iter().map(|s| allowance(&rule, &outlook(n), s / sum.max(1.0), level, 0.0)).sum();
             prop_assert!(spent <= level * (1.0 + 1e-9));
         }
     }

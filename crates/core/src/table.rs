@@ -360,6 +360,13 @@ impl Shard {
         }
     }
 
+    /// Trusts no level until a peer has reported it: this node has heard nobody for a while, though they went on.
+    pub fn doubt(&mut self) {
+        for entry in &mut self.entries {
+            entry.guessed = true;
+        }
+    }
+
     /// Drops all that is known of a replica that is gone for good.
     pub fn forget(&mut self, slot: Slot) {
         for news in self.entries.iter_mut().filter_map(|e| e.news.as_mut()) {

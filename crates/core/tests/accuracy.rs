@@ -158,6 +158,22 @@ fn a_cold_burst_everywhere_at_once_is_shared() {
     }
 }
 
+/// A whole bucket in one request, at every node in the same instant: the slack is in tokens, not in charges.
+#[test]
+fn large_costs_at_once_stay_within_the_bound() {
+    for (burst, cost) in [(200, 200), (200, 100), (200, 50), (10, 10), (10, 5)] {
+        let limits = limits(Algorithm::TokenBucket, "1/d", Some(burst), Accuracy::default());
+        let mut cluster = Cluster::new(3, limits, MS, 0.0, 3);
+        cluster.settle();
+        let granted: u64 = (0..3)
+            .flat_map(|i| std::iter::repeat_n(i, 4))
+            .map(|i| if cluster.check(i, "k", cost).allowed { cost } else { 0 })
+            .sum();
+        let most = burst + (burst / 20).max(if burst < 15 { 2 } else { 0 });
+        assert!(granted <= most, "{granted} of {burst} granted in charges of {cost}");
+    }
+}
+
 /// Windows: what all nodes admit in one window of the wall clock, at most the limit.
 #[test]
 fn windows_hold_across_nodes_and_boundaries() {

@@ -186,6 +186,41 @@ fn a_restarted_node_catches_up_and_gives_nobody_a_fresh_quota() {
     }
 }
 
+/// Under traffic below the limit a restarted node, or one that stood still, ends where its peers are: not in the debt of
+/// all that was charged while it was away.
+#[test]
+fn a_node_that_was_away_under_traffic_ends_where_its_peers_are() {
+    for restarted in [true, false] {
+        let limits = limits(Algorithm::TokenBucket, "100/s", Some(200), Accuracy::default());
+        let mut cluster = Cluster::new(3, limits, MS, 0.0, 7);
+        cluster.settle();
+        let traffic = |cluster: &mut Cluster, millis: u64| {
+            for i in 0..millis / 15 {
+                cluster.run(cluster.now + 15 * MS);
+                assert!(cluster.check(1 + (i % 2) as usize, "k", 1).allowed);
+            }
+        };
+        traffic(&mut cluster, 3000);
+        if restarted {
+            cluster.crash(0);
+            traffic(&mut cluster, 1000);
+            cluster.start(0);
+            // first words come before the table does
+            traffic(&mut cluster, 100);
+        } else {
+            cluster.pause(0, 5000);
+            traffic(&mut cluster, 5300);
+            cluster.node(0).doubt();
+        }
+        for from in [1, 2] {
+            transfer(&cluster, from, 0);
+        }
+        traffic(&mut cluster, 500);
+        let (own, theirs) = (level(&cluster, 0, "k"), level(&cluster, 1, "k"));
+        assert!((own - theirs).abs() < 5.0, "restarted {restarted}: {own} beside {theirs}");
+    }
+}
+
 /// Transfers from several peers, in any order, again and again, and mixed with news: the lowest level, charged once.
 #[test]
 fn transfers_never_charge_twice() {

@@ -158,6 +158,15 @@ impl Node {
         self.outlook.store(links.outlook(now.at));
     }
 
+    /// This node itself stood still (a suspended machine, a stopped process) while its peers went on: their news of that
+    /// time comes all at once, to buckets that were full meanwhile. Peers should be asked for their tables, whose levels
+    /// are then better than its own.
+    pub fn doubt(&self) {
+        for shard in &self.shards {
+            shard.0.lock().doubt();
+        }
+    }
+
     /// Nobody is there to count this node in: it begins by itself, with the whole limit.
     pub fn begin_alone(&self, now: Now) {
         let mut links = self.links.lock();

@@ -167,7 +167,8 @@ impl Node {
         self.shards.iter().map(|s| s.0.lock().evictions).sum()
     }
 
-    /// Counts by limit, each with the bound that its rule states now: name, tally, bound in tokens.
+    /// Counts by limit, each with the bound that its rule states now: name, tally, bound in tokens; not a number where the
+    /// limit is not configured (any more).
     #[must_use]
     pub fn tallies(&self) -> Vec<(String, Tally, f64)> {
         let catalog = Arc::clone(&self.catalog.read());
@@ -189,7 +190,7 @@ impl Node {
             }
         }
         let outlook = self.outlook.load();
-        let bound = |name: &str| catalog.limits.find(name).map_or(0.0, |l| stability::bound(l.rule(), &outlook));
+        let bound = |name: &str| catalog.limits.find(name).map_or(f64::NAN, |l| stability::bound(l.rule(), &outlook));
         let names = catalog.tally_names();
         names.iter().zip(sums).map(|(name, sum)| (name.clone(), sum, bound(name))).collect()
     }

@@ -72,6 +72,8 @@ pub struct Cluster {
     pub cut: Vec<(usize, usize)>,
     pub frames: u64,
     pub bytes: u64,
+    /// Which node stands still, and until when.
+    paused: Option<(usize, u64)>,
     limits: Limits,
     incarnations: u64,
     events: BinaryHeap<Reverse<(u64, u64)>>,
@@ -101,6 +103,7 @@ impl Cluster {
             cut: Vec::new(),
             frames: 0,
             bytes: 0,
+            paused: None,
             limits,
             incarnations: 0,
             events: BinaryHeap::new(),
@@ -138,6 +141,11 @@ impl Cluster {
 
     pub fn crash(&mut self, i: usize) {
         self.nodes[i] = None;
+    }
+
+    /// Node `i` stands still: it ticks no more for so long, and hears all that came meanwhile at the end of it.
+    pub fn pause(&mut self, i: usize, millis: u64) {
+        self.paused = Some((i, self.now + millis * MS));
     }
 
     fn introduce(&self, i: usize, j: usize) {
@@ -187,6 +195,13 @@ impl Cluster {
         {
             let Some(Reverse((at, sequence))) = self.events.pop() else { break };
             self.now = at;
+            if let Some((paused, until)) = self.paused
+                && until > at
+                && matches!(self.bodies.get(&sequence), Some(Event::Tick(i) | Event::Deliver { to: i, .. }) if *i == paused)
+            {
+                self.events.push(Reverse((until, sequence)));
+                continue;
+            }
             match self.bodies.remove(&sequence) {
                 Some(Event::Tick(i)) => {
                     let Some(node) = &self.nodes[i] else { continue };
