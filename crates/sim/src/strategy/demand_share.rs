@@ -185,7 +185,9 @@ impl DemandShare {
         let live: Vec<Endpoint> = self.peers.of(node).collect();
         let process = &mut self.nodes[node];
         for peer in &mut process.others {
-            if peer.heard.is_some_and(|heard| now.since(heard) >= stale) {
+            // what the dead wanted last counts as long as they do
+            let held = peer.held_until.is_some_and(|until| now < until);
+            if !held && peer.heard.is_some_and(|heard| now.since(heard) >= stale) {
                 peer.demands.clear();
             }
         }
