@@ -15,17 +15,7 @@ pub struct Buckets(Vec<Vec<Option<Meter>>>);
 impl Buckets {
     /// Decides, and charges what it grants.
     pub fn decide(&mut self, rule: &Rule, now: Now, limit: LimitIndex, key: KeyIndex, cost: u64) -> Verdict {
-        let meter = self.meter(rule, now, limit, key);
-        if cost > rule.capacity() {
-            return Verdict { retry_after: Nanos::MAX, ..Verdict::denied(Reason::TooLarge) };
-        }
-        if !meter.level(rule, now).covers(cost) || meter.delayed_too_long(rule, now) {
-            let retry_after = meter.wait_for(rule, now, cost);
-            return Verdict { retry_after, ..Verdict::denied(Reason::OverLimit) };
-        }
-        let delay = meter.delay(rule, now);
-        meter.charge(rule, now, cost);
-        Verdict { delay, ..Verdict::ALLOWED }
+        decide(self.meter(rule, now, limit, key), rule, now, cost)
     }
 
     /// The bucket itself; a full one where there was none.
@@ -39,4 +29,18 @@ impl Buckets {
         }
         keys[key as usize].get_or_insert_with(|| Meter::full(rule, now))
     }
+}
+
+/// Decides by one bucket, and charges it what it grants.
+pub fn decide(meter: &mut Meter, rule: &Rule, now: Now, cost: u64) -> Verdict {
+    if cost > rule.capacity() {
+        return Verdict { retry_after: Nanos::MAX, ..Verdict::denied(Reason::TooLarge) };
+    }
+    if !meter.level(rule, now).covers(cost) || meter.delayed_too_long(rule, now) {
+        let retry_after = meter.wait_for(rule, now, cost);
+        return Verdict { retry_after, ..Verdict::denied(Reason::OverLimit) };
+    }
+    let delay = meter.delay(rule, now);
+    meter.charge(rule, now, cost);
+    Verdict { delay, ..Verdict::ALLOWED }
 }

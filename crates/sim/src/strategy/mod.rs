@@ -1,8 +1,19 @@
 //! Strategies: what decides requests at the nodes. Here is what they have in common, and the list of them. It must not
 //! know how any one of them works.
 
+mod calls;
+mod central;
+mod cloud_control;
+mod demand_share;
+mod fixed_split;
+mod fluid;
+mod meters;
 mod oracle;
+mod owner;
+mod owner_async;
+mod peers;
 mod spillgate;
+mod window_counter;
 
 use crate::observe::{Fault, Request};
 use crate::run::{Options, RunResult, run_with};
@@ -73,6 +84,51 @@ pub static ALL: &[Registered] = &[
         name: "oracle",
         about: "one central bucket that knows everything at once: what no real system can be",
         run: run_with::<oracle::Oracle>,
+    },
+    Registered {
+        name: "central",
+        about: "a Redis-like store that decides everything, a round trip away",
+        run: run_with::<central::Central>,
+    },
+    Registered {
+        name: "static",
+        about: "each node its fixed part of the limit, without a word to the others",
+        run: run_with::<fixed_split::FixedSplit>,
+    },
+    Registered {
+        name: "window-counter",
+        about: "fixed windows, counters pushed to all peers and merged by maximum (Limitador)",
+        run: run_with::<window_counter::WindowCounter>,
+    },
+    Registered {
+        name: "demand-share",
+        about: "each node a part of the rate by its part of the gossiped demand (rateguard)",
+        run: run_with::<demand_share::DemandShare>,
+    },
+    Registered {
+        name: "owner",
+        about: "one node a key decides, the others forward to it (gubernator)",
+        run: run_with::<owner::Owner>,
+    },
+    Registered {
+        name: "owner-async",
+        about: "each node answers, and tells the key's owner 100 ms later (gubernator's GLOBAL)",
+        run: run_with::<owner_async::OwnerAsync>,
+    },
+    Registered {
+        name: "global-token-bucket",
+        about: "full-size buckets that others' estimated arrivals drain, too (SIGCOMM 2007)",
+        run: run_with::<cloud_control::Limiters<cloud_control::GlobalTokenBucket>>,
+    },
+    Registered {
+        name: "global-random-drop",
+        about: "refusals as likely as the whole demand exceeds the limit (SIGCOMM 2007)",
+        run: run_with::<cloud_control::Limiters<cloud_control::GlobalRandomDrop>>,
+    },
+    Registered {
+        name: "flow-proportional-share",
+        about: "local buckets by weight among all (SIGCOMM 2007)",
+        run: run_with::<cloud_control::Limiters<cloud_control::FlowProportionalShare>>,
     },
     Registered {
         name: "gossip",
