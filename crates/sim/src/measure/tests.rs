@@ -4,7 +4,7 @@ use super::*;
 use crate::observe::Verdict;
 
 fn scenario(text: &str) -> Scenario {
-    let text = format!("duration = '1s'\nsettle = '1s'\n[nodes]\ncount = 2\n{text}\n[[workload]]\nrate = 10\n");
+    let text = format!("duration = '1s'\nsettle = '1s'\n[nodes]\ncount = 2\n{text}\n[[workload]]\nrate = '10/s'\n");
     Scenario::parse("test", &text, &|_| Err("no such file".into())).expect("a scenario")
 }
 

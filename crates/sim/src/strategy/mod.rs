@@ -2,7 +2,7 @@
 //! know how any one of them works.
 
 mod oracle;
-mod spillgate;
+pub(crate) mod spillgate;
 
 use crate::observe::{Fault, Request};
 use crate::run::{Options, RunResult, run_with};

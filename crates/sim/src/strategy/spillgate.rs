@@ -45,7 +45,7 @@ const SHARDS_MAX: usize = 256;
 
 /// What nodes tell one another, each with the incarnation of the sender.
 #[derive(Clone, Debug)]
-pub(super) enum Word {
+pub(crate) enum Word {
     /// A frame of news.
     Frame(u64, Vec<u8>),
     /// A reliable message: state transfer.
@@ -56,7 +56,7 @@ pub(super) enum Word {
 
 /// All nodes.
 #[derive(Debug)]
-pub(super) struct Spillgate {
+pub(crate) struct Spillgate {
     limits: Limits,
     names: Vec<Arc<str>>,
     replicas: Vec<Option<Replica>>,
