@@ -183,7 +183,7 @@ fn longest_way(scenario: &Scenario) -> Nanos {
         let latency = match p.latency {
             Latency::Fixed(always) => always,
             Latency::Uniform(_, most) => most,
-            Latency::LogNormal { median, sigma } => Nanos((median.0 as f64 * (4.0 * sigma).exp()) as u64),
+            Latency::LogNormal { median, sigma } => Nanos((median.0 as f64 * crate::math::exp(4.0 * sigma)) as u64),
         };
         let queue = if p.bandwidth.is_some() { p.queue } else { Nanos::ZERO };
         latency.plus(p.jitter).plus(p.reorder_by).plus(queue)

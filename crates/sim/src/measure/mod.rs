@@ -254,6 +254,9 @@ impl<'s> Measure<'s> {
         for limit in 0..self.stated.len() {
             self.compare(limit);
             self.classify(limit);
+            // plots of one scenario are equally long, whatever was still seen at the end
+            let last = Nanos(end.0.saturating_sub(1));
+            self.slice(limit, last);
         }
         let counts = Reason::ALL.iter().zip(self.reasons);
         let over = self.accounts.iter().flatten().map(|a| a.admitted.saturating_sub(a.central)).sum();

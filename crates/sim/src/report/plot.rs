@@ -40,12 +40,14 @@ pub(super) fn escape(text: &str) -> String {
     out
 }
 
-/// The next of 1, 2, 2.5, 5, 10, ... that is at least a fifth of `most`.
+/// The first of 1, 2, 5, 10, ... (times a power of ten) that is at least a fifth of `most`.
 fn step(most: f64) -> f64 {
-    let rough = (most / 5.0).max(1e-9);
-    let power = 10f64.powf(rough.log10().floor());
-    let found = [1.0, 2.0, 2.5, 5.0].into_iter().find(|m| m * power >= rough);
-    found.unwrap_or(10.0) * power
+    let rough = (most / 5.0).max(1e-6);
+    let mut power = 1e-6;
+    while power * 10.0 <= rough {
+        power *= 10.0;
+    }
+    [1.0, 2.0, 5.0].into_iter().map(|m| m * power).find(|step| *step >= rough).unwrap_or(power * 10.0)
 }
 
 fn ticks(most: f64) -> Vec<f64> {
