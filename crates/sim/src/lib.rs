@@ -16,6 +16,7 @@ pub mod measure;
 pub mod network;
 pub mod observe;
 pub mod random;
+pub mod report;
 pub mod run;
 pub mod scenario;
 pub mod strategy;

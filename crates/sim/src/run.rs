@@ -43,7 +43,7 @@ pub struct RunResult {
 #[derive(Default)]
 pub struct Options<'o> {
     /// What must hold.
-    pub checkers: Vec<Box<dyn Checker>>,
+    pub checkers: Vec<Box<dyn Checker + 'o>>,
     /// Who else listens.
     pub observers: Vec<Box<dyn Observer + 'o>>,
 }
@@ -133,7 +133,8 @@ pub fn run_with<S: Strategy>(name: &'static str, scenario: &Scenario, seed: u64,
     let Run { world, events, .. } = run;
     let World { stage, recorder, .. } = world;
     let Recorder { hash, measure, mut options, .. } = recorder;
-    let violations = options.checkers.iter_mut().filter_map(|c| c.at_end(&stage)).collect();
+    let found = options.checkers.iter_mut().filter_map(|c| c.at_end(&stage).map(|finding| (c.name(), finding)));
+    let violations = found.map(|(checker, what)| Violation::new(checker, what, scenario, name, seed)).collect();
     RunResult {
         scenario: scenario.name.clone(),
         strategy: name.to_owned(),

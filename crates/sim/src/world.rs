@@ -84,7 +84,14 @@ pub struct Stage<'s> {
     now: Nanos,
 }
 
-impl Stage<'_> {
+impl<'s> Stage<'s> {
+    /// Before anything has happened.
+    #[must_use]
+    pub(crate) fn new(scenario: &'s Scenario, seed: u64) -> Self {
+        let cluster = Cluster::new(scenario, Random::new(seed, Purpose::Membership));
+        Self { scenario, cluster, links: Links::new(scenario, seed), now: Nanos::ZERO }
+    }
+
     /// The run's own clock, from the beginning of the warm-up.
     #[must_use]
     pub const fn now(&self) -> Nanos {
@@ -118,10 +125,10 @@ pub struct World<'s, M> {
 
 impl<'s, M: Clone> World<'s, M> {
     pub(crate) fn new(scenario: &'s Scenario, seed: u64, recorder: Recorder<'s>) -> Self {
-        let cluster = Cluster::new(scenario, Random::new(seed, Purpose::Membership));
-        let backlog = (0..cluster.len()).map(|_| Vec::new()).collect();
+        let stage = Stage::new(scenario, seed);
+        let backlog = (0..stage.cluster.len()).map(|_| Vec::new()).collect();
         Self {
-            stage: Stage { scenario, cluster, links: Links::new(scenario, seed), now: Nanos::ZERO },
+            stage,
             queue: Queue::default(),
             recorder,
             random: Random::new(seed, Purpose::Strategy),

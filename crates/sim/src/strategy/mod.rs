@@ -12,7 +12,7 @@ mod oracle;
 mod owner;
 mod owner_async;
 mod peers;
-mod spillgate;
+pub(crate) mod spillgate;
 mod window_counter;
 
 use crate::observe::{Fault, Request};

@@ -45,7 +45,7 @@ const SHARDS_MAX: usize = 256;
 
 /// What nodes tell one another, each with the incarnation of the sender.
 #[derive(Clone, Debug)]
-pub(super) enum Word {
+pub(crate) enum Word {
     /// A frame of news.
     Frame(u64, Vec<u8>),
     /// A reliable message: state transfer.
@@ -56,7 +56,7 @@ pub(super) enum Word {
 
 /// All nodes.
 #[derive(Debug)]
-pub(super) struct Spillgate {
+pub(crate) struct Spillgate {
     limits: Limits,
     names: Vec<Arc<str>>,
     replicas: Vec<Option<Replica>>,
@@ -192,6 +192,14 @@ impl Strategy for Spillgate {
 }
 
 impl Spillgate {
+    /// How many frames `node` has sent to `peer`: what the mutation tests need to forge confirmations.
+    #[cfg(test)]
+    pub(crate) fn frames_sent(&self, world: &World<'_, Word>, node: Endpoint, peer: Endpoint) -> u64 {
+        let Some(replica) = &self.replicas[node] else { return 0 };
+        let peers = replica.node.peers(world.clock(node).at);
+        peers.iter().find(|p| p.replica.node == self.names[peer]).map_or(0, |p| p.frames_sent)
+    }
+
     fn id(&self, node: Endpoint, incarnation: u64) -> ReplicaId {
         ReplicaId { node: Arc::clone(&self.names[node]), incarnation }
     }

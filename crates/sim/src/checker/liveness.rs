@@ -1,0 +1,91 @@
+//! `not-for-good`: once it is quiet, nothing is refused for good.
+//!
+//! **Derivation.** After the workload and `settle` every node is asked for one token of each watched key, one node after
+//! the other. Where `settle` is long enough to refill the whole bucket from as deep in debt as it went, and for all to
+//! agree (`Ground::settling`), every node's level is the true one: a refusal as over the limit while the true level has a
+//! token is a charge that never happened, or that came back. A node alone may spend its part of what is left before its
+//! peers confirm, at least `EVEN_PART / n` but, after quiet, about 1/n: with `SHARE_SMALL` tokens a node left no node
+//! is refused for want of confirmation either. Not held against anybody are clusters with links or nodes still broken, or
+//! `deny` while a crashed peer is awaited.
+
+use spillgate_core::limit::OnPartition;
+use spillgate_core::stability::SHARE_SMALL;
+use spillgate_core::time::Nanos;
+
+use super::ground::{ByKey, Ground, named};
+use super::{Checker, Finding};
+use crate::measure::Excess;
+use crate::observe::{Decided, Observation, Reason};
+use crate::scenario::Scenario;
+use crate::world::Stage;
+
+pub(super) struct Liveness<'s> {
+    ground: Ground<'s>,
+    settling: Option<Nanos>,
+    /// When the last charge of the workload, or the last fault, was.
+    quiet_since: Nanos,
+    probing: bool,
+    excess: ByKey<Excess>,
+    found: Option<Finding>,
+}
+
+impl<'s> Liveness<'s> {
+    pub fn new(scenario: &'s Scenario) -> Self {
+        let ground = Ground::new(scenario);
+        let (settling, excess) = (ground.settling(), ByKey::new(scenario));
+        Self { ground, settling, quiet_since: Nanos::ZERO, probing: false, excess, found: None }
+    }
+
+    fn refused(&mut self, Decided { at, request, verdict }: &Decided) {
+        let scenario = self.ground.scenario;
+        let rule = scenario.rule(request.limit, request.key);
+        let level = self.excess.at(request.limit, request.key, &Excess::EMPTY).level(rule, *at);
+        let worst = self.excess.at(request.limit, request.key, &Excess::EMPTY).worst();
+        let quiet = request.at.since(self.quiet_since);
+        let refilled = if rule.algorithm().windowed() {
+            quiet >= rule.rate().period().times(2)
+        } else {
+            quiet.as_secs_f64() * rule.rate().per_second() >= rule.capacity() as f64 + worst
+        };
+        let missing = !self.ground.nobody_missing();
+        let excused = !self.ground.whole() || missing && rule.spec().on_partition == OnPartition::Deny;
+        let settled = self.settling.is_some_and(|settling| quiet >= settling);
+        let enough = match verdict.reason {
+            Reason::OverLimit => 1.0,
+            Reason::Unconfirmed | Reason::Partition => SHARE_SMALL * self.ground.started as f64,
+            _ => return,
+        };
+        if level >= enough && refilled && settled && !excused {
+            let (name, reason) = (scenario.nodes.name(request.node), verdict.reason.as_str());
+            let what = format!("{name} refuses ({reason}) after {quiet} of quiet, though {level:.1} tokens are left");
+            let key = Some(named(scenario, request.limit, request.key));
+            self.found.get_or_insert(Finding { at: *at, key, what });
+        }
+    }
+}
+
+impl Checker for Liveness<'_> {
+    fn name(&self) -> &'static str {
+        "not-for-good"
+    }
+
+    fn observe(&mut self, seen: &Observation<'_>) {
+        self.ground.note(seen);
+        self.probing |= matches!(seen, Observation::Probed(_));
+        if !self.probing {
+            self.quiet_since = self.ground.quiet_since();
+        }
+        let (Observation::Decided(decided) | Observation::Probed(decided)) = seen else { return };
+        if decided.verdict.allowed {
+            let Decided { at, request, .. } = decided;
+            let rule = self.ground.scenario.rule(request.limit, request.key);
+            self.excess.at(request.limit, request.key, &Excess::EMPTY).admit(rule, *at, request.cost);
+        } else if matches!(seen, Observation::Probed(_)) {
+            self.refused(decided);
+        }
+    }
+
+    fn at_end(&mut self, _: &Stage<'_>) -> Option<Finding> {
+        self.found.take()
+    }
+}

@@ -1,0 +1,97 @@
+//! Reports of real runs, small ones.
+
+use super::*;
+use crate::checker::Violation;
+use crate::run::run_all;
+use crate::scenario::Scenario;
+use crate::strategy;
+
+fn results() -> Vec<RunResult> {
+    let text = "
+duration = '3s'
+[nodes]
+count = 4
+[network]
+latency = '20ms'
+[[limit]]
+rate = '1000/s'
+[[workload]]
+load = 2.0
+[[event]]
+at = '1s'
+kind = 'partition'
+sides = [['n1', 'n2'], ['n3', 'n4']]
+for = '1s'
+";
+    let scenario = Scenario::parse("split <&>", text, &|_| Err("no such file".into())).expect("a scenario");
+    let strategies: Vec<_> = ["oracle", "gossip", "strict"].iter().filter_map(|n| strategy::find(n)).collect();
+    run_all(&scenario, &strategies, &[1], 2, &|_| {})
+}
+
+fn violation() -> Violation {
+    let (checker, what, replay) = ("promise".into(), "3 over".into(), "spillgate simulate x".into());
+    Violation { checker, seed: 1, at: 1_500_000_000, key: Some("api/k".into()), what, replay }
+}
+
+#[test]
+fn the_table_has_a_line_a_run_and_every_violation() {
+    let mut all = results();
+    all[2].violations.push(violation());
+    let text = terminal(&all);
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines[0] == "split <&>" && lines[1].contains("over tokens"), "{text}");
+    assert!(lines[2].starts_with("  oracle") && lines[4].contains("unconfirmed"), "{text}");
+    assert!(lines[5].contains("seed 1 at 1.500000 s, key api/k: 3 over") && lines[6].contains("replay:"), "{text}");
+}
+
+#[test]
+fn json_is_read_back_as_it_was_and_csv_has_every_measure() {
+    let all = results();
+    let back: Vec<RunResult> = serde_json::from_str(&json(&all)).expect("its own JSON");
+    // (a double read from text may differ in its last bit)
+    assert!(terminal(&back) == terminal(&all) && html(&back) == html(&all), "{back:?}");
+    let text = csv(&all);
+    let widths: Vec<usize> = text.lines().map(|l| l.split(',').count()).collect();
+    assert_eq!(widths, vec![5 + NAMES.len(); 4]);
+    assert!(!text.contains("NaN"), "{text}");
+    assert_eq!(quoted("a,\"b\""), "\"a,\"\"b\"\"\"");
+}
+
+#[test]
+fn a_comparison_says_what_changed_in_words() {
+    let old = results();
+    assert!(compare(&old, &old).lines().all(|l| l.ends_with("the same, decision for decision")));
+    let mut now = old.clone();
+    now[2].hash = "0".into();
+    now[2].measures.admitted.sum /= 2;
+    now[1].strategy = "other".into();
+    let text = compare(&old, &now);
+    assert!(text.contains("utilisation, %: ") && text.contains("(worse)"), "{text}");
+    assert!(text.contains("other, seed 1: new, not in the baseline"), "{text}");
+    assert!(text.contains("gossip, seed 1: only in the baseline"), "{text}");
+}
+
+#[test]
+fn the_page_is_complete_in_itself_and_escapes_names() {
+    let all = results();
+    let page = html(&all);
+    for outside in ["http://", "https://", "<script", "@import", "url(", "split <&>"] {
+        assert!(!page.contains(outside), "{outside}");
+    }
+    assert!(page.contains("split &lt;&amp;&gt;") && page.contains("prefers-color-scheme:dark"));
+    // three bars side by side, two plots a run, convergence of those that gossip
+    assert_eq!(page.matches("<svg").count(), 3 + 2 * 3 + 2);
+    assert_eq!(page.matches("<svg").count(), page.matches("</svg>").count());
+    assert!(page.matches("class=\"fault\"").count() == 6 && page.matches("class=\"limit\"").count() == 3);
+    assert!(page.contains("strict never went over the limit") && page.contains("gossip went over by"), "{page}");
+    // for looking at it in a browser
+    if let Ok(path) = std::env::var("SPILLGATE_REPORT_TO") {
+        std::fs::write(path, page).expect("a place that can be written to");
+    }
+}
+
+#[test]
+fn a_page_about_nothing_is_a_page() {
+    assert!(html(&[]).ends_with("</html>\n"));
+    assert_eq!((terminal(&[]), compare(&[], &[])), (String::new(), String::new()));
+}
