@@ -22,6 +22,7 @@ pub(super) struct Replica {
     pub waiting: Vec<(Endpoint, Word)>,
     /// Held requests by number, which is the order in which they came.
     pub held: BTreeMap<u64, Held>,
+    /// None where it has no peers to expect.
     pub joining: Option<Joining>,
     /// The tick that peers are to hear of before it goes, and until when it waits for that.
     pub leaving: Option<(u64, Nanos)>,
