@@ -19,6 +19,7 @@ pub mod random;
 pub mod run;
 pub mod scenario;
 pub mod strategy;
+pub mod swarm;
 pub mod trace;
 pub mod workload;
 pub mod world;
