@@ -32,6 +32,8 @@ pub struct Agreement<'s> {
     held: Held,
     at: Nanos,
     found: Option<Violation>,
+    /// A node had no room for all keys: then counters need not be equal.
+    evicted: bool,
     /// From when until when they have to agree, since the start of the workload: then they are asked once more.
     span: (Nanos, Nanos),
 }
@@ -43,7 +45,7 @@ impl<'s> Agreement<'s> {
         let ticks = scenario.nodes.gossip_interval.times(AGREE_WITHIN_TICKS);
         let until = scenario.duration.plus(scenario.settle);
         let from = scenario.duration.plus(Nanos::from_millis(QUIET_AFTER)).plus(ticks);
-        Self { scenario, held: Held::new(), at: Nanos::ZERO, found: None, span: (from, until) }
+        Self { scenario, held: Held::new(), at: Nanos::ZERO, found: None, evicted: false, span: (from, until) }
     }
 
     fn complain(&mut self, (limit, key): (LimitIndex, KeyIndex), what: String) {
@@ -55,7 +57,7 @@ impl<'s> Agreement<'s> {
     /// Compares all that was said of one key at one moment.
     fn compare(&mut self) {
         let held = std::mem::take(&mut self.held);
-        if self.found.is_some() || self.at < self.span.0 || self.at >= self.span.1 {
+        if self.found.is_some() || self.evicted || self.at < self.span.0 || self.at >= self.span.1 {
             return;
         }
         for ((limit, key, node), counters) in &held {
@@ -93,6 +95,8 @@ impl Agreement<'_> {
                 let counters = known.replicas.iter().map(counter).collect();
                 self.held.insert((*limit, *key, *node), counters);
             }
+            // what is evicted begins anew, each node at a count of its own
+            Observation::Table { evictions, .. } if *evictions > 0 => self.evicted = true,
             _ => {}
         }
     }

@@ -35,8 +35,9 @@ pub(super) fn draw(swarm: &Swarm, seed: u64) -> String {
     draw.network();
     let limits = draw.limits();
     draw.workloads(&limits, swarm.rate_max);
+    let windowed = limits.iter().any(|limit| limit.windowed);
     for _ in 0..draw.random.between(swarm.faults.0, swarm.faults.1) {
-        draw.fault();
+        draw.fault(windowed);
     }
     draw.line(format_args!("\n[[event]]\nat = \"{HEALED_AT}ms\"\nkind = \"heal\""));
     draw.text
@@ -44,6 +45,7 @@ pub(super) fn draw(swarm: &Swarm, seed: u64) -> String {
 
 /// A limit that was drawn.
 struct Limit {
+    windowed: bool,
     rate: u64,
     capacity: u64,
 }
@@ -74,8 +76,7 @@ impl Draw {
         let most = self.nodes / 2;
         let count = self.random.between(1, most.max(1));
         let first = self.node();
-        let names: Vec<String> =
-            (0..count).map(|i| format!("\"n{}\"", (first - 1 + i) % self.nodes + 1)).collect();
+        let names: Vec<String> = (0..count).map(|i| format!("\"n{}\"", (first - 1 + i) % self.nodes + 1)).collect();
         names.join(", ")
     }
 
@@ -94,8 +95,7 @@ impl Draw {
         let latency = self.magnitude(50, 60_000);
         self.line(format_args!("\n[network]\nlatency = [\"{}us\", \"{latency}us\"]", latency / 2));
         if self.random.happens(0.5) {
-            let (loss, double, late) =
-                (self.magnitude(1, 30), self.random.between(0, 20), self.random.between(0, 30));
+            let (loss, double, late) = (self.magnitude(1, 30), self.random.between(0, 20), self.random.between(0, 30));
             self.line(format_args!("loss = \"{loss}%\"\nduplicate = \"{double}%\"\nreorder = \"{late}%\""));
             let by = self.magnitude(1, 100);
             self.line(format_args!("reorder_by = \"{by}ms\""));
@@ -132,7 +132,7 @@ impl Draw {
             let wait = self.one_of(&[0, 5, 50, 200]);
             self.line(format_args!("confirm_wait = \"{wait}ms\""));
         }
-        Limit { rate, capacity }
+        Limit { windowed: !algorithm.ends_with("bucket"), rate, capacity }
     }
 
     fn workloads(&mut self, limits: &[Limit], rate_max: u64) {
@@ -179,7 +179,7 @@ impl Draw {
         }
     }
 
-    fn fault(&mut self) {
+    fn fault(&mut self, windowed: bool) {
         let at = self.random.between(FAULTS_FROM, FAULTS_UNTIL - 100);
         let lasts = self.magnitude(20, FAULTS_UNTIL - at);
         let (node, other) = (self.node(), self.node());
@@ -188,7 +188,8 @@ impl Draw {
             0 => self.line(format_args!("kind = \"crash\"\nnode = \"n{node}\"\nfor = \"{lasts}ms\"")),
             1 => self.line(format_args!("kind = \"restart\"\nnode = \"n{node}\"\nfor = \"{lasts}ms\"")),
             2 => self.line(format_args!("kind = \"pause\"\nnode = \"n{node}\"\nfor = \"{lasts}ms\"")),
-            3 => {
+            // windows go by the clock: where one is ahead, it lets the next one begin
+            3 if !windowed => {
                 let ppm = self.random.between(0, 400) as i64 - 200;
                 self.line(format_args!("kind = \"clock\"\nnode = \"n{node}\"\nclock_ppm = {ppm}"));
             }
@@ -198,7 +199,9 @@ impl Draw {
             }
             5 => self.line(format_args!("kind = \"isolate\"\nnode = \"n{node}\"\nfor = \"{lasts}ms\"")),
             6 if node != other => {
-                self.line(format_args!("kind = \"one-way\"\nfrom = \"n{node}\"\nto = \"n{other}\"\nfor = \"{lasts}ms\""));
+                self.line(format_args!(
+                    "kind = \"one-way\"\nfrom = \"n{node}\"\nto = \"n{other}\"\nfor = \"{lasts}ms\""
+                ));
             }
             7 => self.line(format_args!("kind = \"clog\"\nfrom = \"n{node}\"\nto = \"*\"\nfor = \"{lasts}ms\"")),
             8 => {
