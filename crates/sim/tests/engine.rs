@@ -330,3 +330,28 @@ fn every_seed_of_a_swarm_draws_a_scenario_that_can_be_read() {
     }
     assert!(kinds.len() >= 7, "{kinds:?}");
 }
+
+fn found() -> Vec<Scenario> {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/found");
+    let files = std::fs::read_dir(folder).expect("the folder is there");
+    let read = |file: std::io::Result<std::fs::DirEntry>| Scenario::load(&file.expect("a file").path());
+    files.map(|file| read(file).expect("it can be read")).collect()
+}
+
+#[test]
+fn what_the_swarm_found_can_be_replayed() {
+    assert!(found().len() >= 4);
+}
+
+#[test]
+#[ignore = "open bugs of the core, each told in its file"]
+fn what_the_swarm_found_is_mended() {
+    for scenario in found() {
+        let result = run(&scenario, scenario.strategies[0], scenario.seed);
+        let mut agreement = spillgate_sim::swarm::Agreement::new(&scenario);
+        let options = Options { checkers: Vec::new(), observers: vec![Box::new(&mut agreement)] };
+        let _ = (scenario.strategies[0].run)(scenario.strategies[0].name, &scenario, scenario.seed, options);
+        assert_eq!(result.measures.value("overshoot"), Some(0.0), "{}", scenario.name);
+        assert_eq!(agreement.verdict(), None, "{}", scenario.name);
+    }
+}

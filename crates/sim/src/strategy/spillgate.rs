@@ -105,7 +105,7 @@ impl Strategy for Spillgate {
         }
         let start = world.clock(request.node).at;
         let held = Held { request: *request, start, wait, decision, wakes: None };
-        self.hold(world, held);
+        self.hold(world, Box::new(held));
     }
 
     fn deliver(&mut self, world: &mut World<'_, Word>, from: Endpoint, to: Endpoint, word: &Word) {
@@ -371,7 +371,7 @@ fn verdict(decision: &Decision) -> Verdict {
 
 impl Spillgate {
     /// Keeps a request that may become grantable, and sees to it that it is tried again in time.
-    fn hold(&mut self, world: &mut World<'_, Word>, mut held: Held) {
+    fn hold(&mut self, world: &mut World<'_, Word>, mut held: Box<Held>) {
         let node = held.request.node;
         let now = world.clock(node).at;
         let wakes = held.wakes_at(now);
