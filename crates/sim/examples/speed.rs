@@ -6,6 +6,7 @@ use spillgate_sim::run::run;
 use spillgate_sim::scenario::Scenario;
 use spillgate_sim::strategy;
 
+#[expect(clippy::disallowed_methods, reason = "real time is what is measured here")]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let bounded = strategy::find("bounded").ok_or("bounded is gone")?;
     for rate in [1_000, 10_000, 100_000, 400_000] {

@@ -190,7 +190,7 @@ impl Draw {
             2 => self.line(format_args!("kind = \"pause\"\nnode = \"n{node}\"\nfor = \"{lasts}ms\"")),
             // windows go by the clock: where one is ahead, it lets the next one begin
             3 if !windowed => {
-                let ppm = self.random.between(0, 400) as i64 - 200;
+                let ppm = self.random.between(0, 400).cast_signed() - 200;
                 self.line(format_args!("kind = \"clock\"\nnode = \"n{node}\"\nclock_ppm = {ppm}"));
             }
             4 => {
