@@ -241,6 +241,17 @@ impl Cluster {
         }
     }
 
+    /// Whether some node can be heard of from `node` that it has not been told to be up, or gone.
+    #[must_use]
+    pub fn is_meeting(&self, node: Endpoint) -> bool {
+        let told = &self.told[node * self.nodes.len()..];
+        let other = |(peer, state): (Endpoint, &NodeState)| {
+            let known = matches!(told[peer], Told::Alive(known) | Told::Left(known) if known == state.incarnation);
+            peer != node && state.runs() && self.component[peer] == self.component[node] && !known
+        };
+        self.nodes.iter().enumerate().any(other)
+    }
+
     /// Whom membership is to look at, and in how long: all pairs of which one does not know what it should. `of` names
     /// the only node that changed; none: all may have.
     pub fn looks(&mut self, of: Option<Endpoint>, links: &Links) -> Vec<(Endpoint, Endpoint, Nanos)> {

@@ -20,6 +20,7 @@ pub mod report;
 pub mod run;
 pub mod scenario;
 pub mod strategy;
+pub mod swarm;
 pub mod trace;
 pub mod workload;
 pub mod world;

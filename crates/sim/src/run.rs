@@ -79,9 +79,11 @@ impl<'s> Recorder<'s> {
     }
 }
 
-/// Runs a strategy through a scenario, with every checker on.
+/// Runs a strategy through a scenario, or through the one that it draws for the seed, with every checker on.
 #[must_use]
 pub fn run(scenario: &Scenario, strategy: &Registered, seed: u64) -> RunResult {
+    let drawn = scenario.drawn(seed).map(|drawn| drawn.expect("what is drawn can be read, by the swarm's tests"));
+    let scenario = drawn.as_ref().unwrap_or(scenario);
     let options = Options { checkers: checker::all(scenario, strategy.name), observers: Vec::new() };
     (strategy.run)(strategy.name, scenario, seed, options)
 }

@@ -331,6 +331,12 @@ impl<'s, M: Clone> World<'s, M> {
         }
     }
 
+    /// Whether somebody may be about to come up there: membership knows of a node, or will, that it has not told of yet.
+    #[must_use]
+    pub fn is_meeting(&self, node: Endpoint) -> bool {
+        self.stage.cluster.is_meeting(node)
+    }
+
     /// Reports something that only the strategy can see: bounds, convergence, what nodes know.
     pub fn observe(&mut self, seen: &Observation<'_>) {
         self.recorder.note(seen);

@@ -20,6 +20,7 @@ mod links;
 mod nodes;
 mod reader;
 mod requests;
+mod swarm;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -37,6 +38,7 @@ pub use reader::{Problem, Problems};
 pub use requests::{Arrivals, Cost, KeyChoice, NodeChoice, Phases, Retry, Shape, TraceRow, Workload};
 
 use crate::strategy::{self, Registered};
+use crate::swarm::Swarm;
 use reader::{Document, Table};
 
 /// The longest that anything in a scenario lasts.
@@ -86,6 +88,8 @@ pub struct Scenario {
     pub strategies: Vec<&'static Registered>,
     /// What is claimed of the outcome.
     pub expects: Vec<Expect>,
+    /// Each seed has a scenario of its own, drawn from this; the rest is as drawn for [`Scenario::seed`].
+    pub swarm: Option<Swarm>,
 }
 
 /// Why there is no scenario to run.
@@ -132,6 +136,15 @@ impl Scenario {
             Some(scenario) if problems.is_empty() => Ok(scenario),
             _ => Err(problems),
         }
+    }
+
+    /// The scenario that is run under `seed` where each seed has its own; `None`: it is this one.
+    ///
+    /// # Errors
+    /// Never, unless the drawing has a fault: what it draws is checked as any file is.
+    pub fn drawn(&self, seed: u64) -> Option<Result<Self, Problems>> {
+        let drawn = self.swarm.as_ref()?.scenario(&self.name, seed);
+        Some(drawn.map(|scenario| Self { expects: self.expects.clone(), ..scenario }))
     }
 
     /// When the workload begins, on the run's clock.
@@ -186,6 +199,9 @@ impl Scenario {
 pub type ReadFile<'f> = dyn Fn(&Path) -> Result<String, String> + 'f;
 
 fn read_scenario(name: &str, root: &Table<'_>, read: &ReadFile<'_>) -> Option<Scenario> {
+    if root.has("swarm") {
+        return swarm::read_swarm(name, root);
+    }
     root.require("duration", "how long requests come, like \"30s\"");
     let question = root.text("question").unwrap_or_default().to_owned();
     let seed = root.count("seed", 0, i64::MAX as u64).unwrap_or(1);
@@ -222,6 +238,7 @@ fn read_scenario(name: &str, root: &Table<'_>, read: &ReadFile<'_>) -> Option<Sc
         events,
         strategies,
         expects,
+        swarm: None,
     })
 }
 

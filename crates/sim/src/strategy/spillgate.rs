@@ -105,7 +105,7 @@ impl Strategy for Spillgate {
         }
         let start = world.clock(request.node).at;
         let held = Held { request: *request, start, wait, decision, wakes: None };
-        self.hold(world, held);
+        self.hold(world, Box::new(held));
     }
 
     fn deliver(&mut self, world: &mut World<'_, Word>, from: Endpoint, to: Endpoint, word: &Word) {
@@ -216,7 +216,13 @@ impl Spillgate {
             pace: self.pace,
         };
         let core = Node::new(config, self.limits.clone());
-        let joining = clustered.then(|| Joining::new(self.join_timeout));
+        // all nodes have one another for seeds, but for one that is to begin a cluster by itself
+        let nodes = &world.scenario().nodes;
+        let alone = nodes.initial() <= 1 && nodes.all[node].initial;
+        let joining = clustered.then(|| Joining::new(self.join_timeout, alone));
+        if clustered {
+            core.hold(world.clock(node));
+        }
         self.replicas[node] = Some(Replica::new(core, world.nodes(), joining));
         if clustered {
             world.hold_traffic(node);
@@ -256,7 +262,8 @@ impl Spillgate {
     fn note(&mut self, world: &mut World<'_, Word>, from: Endpoint, to: Endpoint, bytes: &[u8]) {
         let now = world.clock(to);
         let Some(replica) = &mut self.replicas[to] else { return };
-        let asked = replica.joining.is_some();
+        let peer = (from, replica.up[from].unwrap_or_default());
+        let asked = replica.joining.as_ref().is_some_and(|joining| joining.awaits(peer));
         match replica.node.handle_message(bytes, asked, now) {
             Ok(Told::WantsState) => {
                 let own = replica.node.replica().incarnation;
@@ -266,7 +273,7 @@ impl Spillgate {
             }
             Ok(Told::State { last, .. }) => {
                 if let (Some(joining), true) = (&mut replica.joining, last) {
-                    joining.loaded(from);
+                    joining.loaded(peer);
                 }
             }
             Ok(Told::Unasked) | Err(_) => {}
@@ -298,7 +305,7 @@ impl Spillgate {
         let Some(replica) = &mut self.replicas[node] else { return };
         replica.up[peer] = Some(incarnation);
         replica.node.peer_up(&id, world.clock(node));
-        if replica.joining.as_mut().is_some_and(|joining| joining.ask(peer)) {
+        if replica.joining.as_mut().is_some_and(|joining| joining.ask((peer, incarnation))) {
             let (own, request) = (replica.node.replica().incarnation, Node::state_request());
             world.send(node, peer, Message::stream(request.len(), Word::Note(own, request)));
         }
@@ -323,15 +330,20 @@ impl Spillgate {
     fn look(&mut self, world: &mut World<'_, Word>, node: Endpoint) {
         let now = world.clock(node);
         let Some(replica) = &mut self.replicas[node] else { return };
-        let Some(joining) = &replica.joining else { return };
-        let joined = replica.node.outlook().admitted && joining.is_loaded();
-        if !joined && now.at < joining.patience {
-            return world.timer(node, LOOK_EVERY, LOOK);
+        let Some(joining) = replica.joining.as_mut().filter(|joining| !joining.over) else { return };
+        // all that may come are waited for: of several that start at once each finds the others as empty as itself
+        let meeting = world.is_meeting(node);
+        if !meeting && joining.is_loaded() {
+            replica.node.release(now);
         }
-        replica.joining = None;
-        if !joined {
+        if !replica.node.outlook().admitted {
+            if now.at < joining.patience(meeting) {
+                world.timer(node, LOOK_EVERY, LOOK);
+                return self.progress(world, node);
+            }
             replica.node.begin_alone(now);
         }
+        joining.over = true;
         world.admit_traffic(node);
         self.progress(world, node);
     }
@@ -367,7 +379,7 @@ fn verdict(decision: &Decision) -> Verdict {
 
 impl Spillgate {
     /// Keeps a request that may become grantable, and sees to it that it is tried again in time.
-    fn hold(&mut self, world: &mut World<'_, Word>, mut held: Held) {
+    fn hold(&mut self, world: &mut World<'_, Word>, mut held: Box<Held>) {
         let node = held.request.node;
         let now = world.clock(node).at;
         let wakes = held.wakes_at(now);

@@ -6,33 +6,53 @@ use crate::scenario::Endpoint;
 
 /// How many peers are asked for their tables.
 const ASKED_MAX: usize = 3;
+/// A node without seeds waits only so long for others to find it.
+const ALONE_MAX: Nanos = Nanos::from_secs(1);
 
-/// A node that is not ready yet.
+/// A run of a peer.
+type Run = (Endpoint, u64);
+
+/// Whom a node has asked for their tables since its start, and who has answered.
 #[derive(Debug)]
 pub(super) struct Joining {
-    asked: Vec<Endpoint>,
-    loaded: Vec<Endpoint>,
-    /// When it is ready whoever answered, on its own clock.
-    pub patience: Nanos,
+    asked: Vec<Run>,
+    loaded: Vec<Run>,
+    timeout: Nanos,
+    /// Whether it has no seeds to find others by.
+    alone: bool,
+    /// Whether it is ready, well or not.
+    pub over: bool,
 }
 
 impl Joining {
-    pub const fn new(patience: Nanos) -> Self {
-        Self { asked: Vec::new(), loaded: Vec::new(), patience }
+    pub const fn new(timeout: Nanos, alone: bool) -> Self {
+        Self { asked: Vec::new(), loaded: Vec::new(), timeout, alone, over: false }
+    }
+
+    /// How long, on its own clock, the node waits for others: those who are there are worth more time than nobody.
+    /// `meeting` says whether somebody may be about to come up.
+    pub fn patience(&self, meeting: bool) -> Nanos {
+        let found = !self.asked.is_empty() || meeting;
+        if self.alone && !found { self.timeout.min(ALONE_MAX) } else { self.timeout }
     }
 
     /// Whether that peer is to be asked for its table, which counts as asked then.
-    pub fn ask(&mut self, peer: Endpoint) -> bool {
-        let wanted = self.asked.len() < ASKED_MAX && !self.asked.contains(&peer);
+    pub fn ask(&mut self, peer: Run) -> bool {
+        let wanted = !self.over && self.asked.len() < ASKED_MAX && !self.asked.contains(&peer);
         if wanted {
             self.asked.push(peer);
         }
         wanted
     }
 
+    /// Whether a table of that peer is still to come.
+    pub fn awaits(&self, peer: Run) -> bool {
+        self.asked.contains(&peer) && !self.loaded.contains(&peer)
+    }
+
     /// The last part of a peer's table is here.
-    pub fn loaded(&mut self, peer: Endpoint) {
-        if self.asked.contains(&peer) && !self.loaded.contains(&peer) {
+    pub fn loaded(&mut self, peer: Run) {
+        if self.awaits(peer) {
             self.loaded.push(peer);
         }
     }

@@ -21,7 +21,9 @@ pub(super) struct Replica {
     /// Reliable messages of peers that are not up here yet.
     pub waiting: Vec<(Endpoint, Word)>,
     /// Held requests by number, which is the order in which they came.
-    pub held: BTreeMap<u64, Held>,
+    /// In boxes: a map moves its values about.
+    pub held: BTreeMap<u64, Box<Held>>,
+    /// None where it has no peers to expect.
     pub joining: Option<Joining>,
     /// The tick that peers are to hear of before it goes, and until when it waits for that.
     pub leaving: Option<(u64, Nanos)>,
