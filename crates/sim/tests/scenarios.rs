@@ -50,13 +50,15 @@ fn directory() -> PathBuf {
 
 fn load(name: &str) -> Scenario {
     let path = directory().join(format!("{name}.toml"));
-    Scenario::load(&path).unwrap_or_else(|error| panic!("{error}"))
+    Scenario::load(&path).expect("what is shipped can be read")
 }
 
 fn shipped() -> Vec<String> {
-    let files = std::fs::read_dir(directory()).unwrap().map(|entry| entry.unwrap().path());
+    let files =
+        std::fs::read_dir(directory()).expect("it is there").map(|entry| entry.expect("it can be listed").path());
     let files = files.filter(|path| path.extension().is_some_and(|e| e == "toml"));
-    let mut names: Vec<String> = files.map(|path| path.file_stem().unwrap().to_string_lossy().into_owned()).collect();
+    let mut names: Vec<String> =
+        files.map(|path| path.file_stem().unwrap_or_default().to_string_lossy().into_owned()).collect();
     names.sort();
     names
 }
@@ -99,4 +101,17 @@ fn equal_seeds_give_equal_runs_and_others_do_not() {
     assert_eq!((&first.hash, first.events), (&second.hash, second.events));
     assert_eq!(first, second);
     assert_ne!(first.hash, run(&scenario, strict, 2).hash);
+}
+
+/// Bugs that scenarios have found, each reduced: see the files. To be run with the quick ones once they are mended.
+#[test]
+#[ignore = "strict overshoots in joins and after partitions, joiners stay in debt: open"]
+fn what_was_found_is_mended() {
+    for name in ["join-staggered-news", "heal-two-nodes", "joiner-in-debt"] {
+        let scenario = load(&format!("../crates/sim/tests/found/{name}"));
+        let seeds: Vec<u64> = (0..scenario.seeds).map(|n| scenario.seed + n).collect();
+        let results = run_all(&scenario, &scenario.strategies, &seeds, 2, &|_| {});
+        let failed = results.iter().flat_map(|r| failures(&scenario, r)).map(|f| f.to_string());
+        assert_eq!(failed.collect::<Vec<_>>(), Vec::<String>::new(), "{name}");
+    }
 }
