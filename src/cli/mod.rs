@@ -7,6 +7,7 @@ mod config;
 mod demo;
 mod secret;
 mod serve;
+mod simulate;
 mod status;
 
 use std::fmt;
@@ -22,6 +23,7 @@ pub use completions::CompletionsArgs;
 pub use config::{ConfigArgs, ConfigCommand};
 pub use demo::{AccuracyName, DemoArgs};
 pub use serve::ServeArgs;
+pub use simulate::SimulateArgs;
 pub use status::StatusArgs;
 
 /// A distributed rate limiter: every node decides by itself, news between nodes keeps them to one limit.
@@ -63,6 +65,8 @@ pub enum Command {
     Reset(ResetArgs),
     /// Show members, news, limits and the busiest keys of a running node.
     Status(StatusArgs),
+    /// Simulate a cluster, its network and its faults: how far over the limit would it go?
+    Simulate(SimulateArgs),
     /// Validate a configuration file, or print its JSON Schema.
     Config(ConfigArgs),
     /// Print a new cluster secret.
@@ -133,6 +137,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Refund(args) => check::refund(&args),
         Command::Reset(args) => check::reset(&args),
         Command::Status(args) => status::run(&args),
+        Command::Simulate(args) => simulate::run(&args, &mut io::stdout().lock()),
         Command::Config(args) => config::run(&args, &mut io::stdout().lock()),
         Command::Secret => secret::run(&mut io::stdout().lock()),
         Command::Completions(args) => completions::run(&args, &mut io::stdout().lock()),

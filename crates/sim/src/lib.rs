@@ -11,6 +11,7 @@ pub mod bucket;
 pub mod checker;
 pub mod cluster;
 pub mod event;
+pub mod judge;
 pub mod math;
 pub mod measure;
 pub mod network;

@@ -22,6 +22,14 @@ pub struct Expect {
     pub why: String,
 }
 
+impl Expect {
+    /// Whether `found` is within the bounds.
+    #[must_use]
+    pub fn holds(&self, found: f64) -> bool {
+        self.min.is_none_or(|min| found >= min) && self.max.is_none_or(|max| found <= max)
+    }
+}
+
 pub(super) fn read_expects(
     root: &Table<'_>,
     strategies: &[&'static Registered],
