@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use spillgate_core::time::Nanos;
 
 use super::QUIET_AFTER;
-use crate::checker::{Checker, Violation};
+use crate::checker::{Checker, Finding};
 use crate::observe::{Observation, Observer};
 use crate::scenario::{Endpoint, KeyIndex, LimitIndex, Scenario};
 use crate::world::Stage;
@@ -31,7 +31,7 @@ pub struct Agreement<'s> {
     /// What each node said at the last sample.
     held: Held,
     at: Nanos,
-    found: Option<Violation>,
+    found: Option<Finding>,
     /// A node had no room for all keys: then counters need not be equal.
     evicted: bool,
     /// From when until when they have to agree, since the start of the workload: then they are asked once more.
@@ -50,8 +50,8 @@ impl<'s> Agreement<'s> {
 
     fn complain(&mut self, (limit, key): (LimitIndex, KeyIndex), what: String) {
         let key = format!("{} {}", self.scenario.limits[limit].name(), self.scenario.keys.text(key));
-        let at = self.at.0;
-        self.found.get_or_insert(Violation { checker: "agreement".to_owned(), at, key: Some(key), what });
+        let at = self.at;
+        self.found.get_or_insert(Finding { at, key: Some(key), what });
     }
 
     /// Compares all that was said of one key at one moment.
@@ -76,7 +76,7 @@ impl<'s> Agreement<'s> {
 
 impl Agreement<'_> {
     /// Where two nodes did not agree in the end, the first that was found.
-    pub fn verdict(&mut self) -> Option<Violation> {
+    pub fn verdict(&mut self) -> Option<Finding> {
         self.compare();
         self.found.take()
     }
@@ -117,7 +117,7 @@ impl Checker for Agreement<'_> {
         self.look(seen);
     }
 
-    fn at_end(&mut self, _stage: &Stage<'_>) -> Option<Violation> {
+    fn at_end(&mut self, _stage: &Stage<'_>) -> Option<Finding> {
         self.verdict()
     }
 }
