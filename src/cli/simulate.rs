@@ -14,6 +14,7 @@ use clap::Args;
 use clap::builder::PossibleValuesParser;
 use indicatif::{ProgressBar, ProgressStyle};
 use spillgate_sim::judge::failures;
+use spillgate_sim::report;
 use spillgate_sim::run::{RunResult, run_all};
 use spillgate_sim::scenario::Scenario;
 use spillgate_sim::strategy::{self, Registered};
@@ -107,9 +108,9 @@ pub(super) fn run(args: &SimulateArgs, out: &mut impl Write) -> anyhow::Result<E
         all.extend(results);
     }
     bar.finish_and_clear();
-    let mut text = outcome::terminal(&all);
+    let mut text = report::terminal(&all);
     if let Some(baseline) = baseline {
-        text.push_str(&outcome::compare(&baseline, &all));
+        text.push_str(&report::compare(&baseline, &all));
     }
     for complaint in &wrong {
         text.push_str(complaint);
