@@ -1,7 +1,5 @@
 //! The daemon from outside: real processes, real sockets. One binary, so that it is built once.
-
-// clippy sees tests only where the attribute is: here the harness is test as well
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::panic)] // clippy knows tests by their attribute, not what they call
 
 // the harness
 mod command;
