@@ -2,6 +2,7 @@
 #![allow(dead_code, missing_docs)] // each test binary uses another part
 
 pub mod heap;
+pub mod honest;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};

@@ -1,0 +1,84 @@
+//! What honest nodes could say: frames and messages of any content, for property tests.
+
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use spillgate_core::wire::{
+    Ack, Describe, EXTENSIONS_MAX, Frame, Header, Message, Refunds, StateItem, UNKNOWN_MAX, UPDATES_MAX, Update,
+};
+
+/// Largest count that an honest replica may tell.
+pub const COUNT_MAX: u64 = 1 << 62;
+
+pub fn describe() -> impl Strategy<Value = Describe> {
+    (("[a-z]{1,12}", any::<bool>(), 0..4u8), (1..1_000_000u64, 1..u64::MAX, 1..1_000_000u64), (0..3u8, 0..1_000_000u32))
+        .prop_map(|((limit, inline, algorithm), (tokens, period, capacity), (accuracy, overshoot_ppm))| Describe {
+            limit,
+            inline,
+            algorithm,
+            tokens,
+            period,
+            capacity,
+            accuracy,
+            overshoot_ppm,
+        })
+}
+
+pub fn update() -> impl Strategy<Value = Update> {
+    let count = || prop_oneof![1..1000u64, 1..=COUNT_MAX];
+    let refunds = (count(), any::<u64>()).prop_map(|(refunded, f)| Refunds { refunded, fresh: f % (refunded + 1) });
+    (
+        any::<[u8; 16]>(),
+        (count(), any::<u64>()),
+        option::of(refunds),
+        option::of(any::<u64>()),
+        prop_oneof![Just(0f32), 0f32..1e9, Just(f32::MAX)],
+        option::weighted(0.1, describe()),
+    )
+        .prop_map(|(key, (granted, f), refunds, window, demand, describe)| Update {
+            key,
+            granted,
+            fresh: f % (granted + 1),
+            refunds,
+            window,
+            demand,
+            describe,
+        })
+}
+
+pub fn header() -> impl Strategy<Value = Header> {
+    let ack = any::<(u64, u64, u64, u64)>().prop_map(|(of, high, bits, delay_us)| Ack { of, high, bits, delay_us });
+    (
+        any::<(u64, u64, u64)>(),
+        option::of(ack),
+        any::<u8>(),
+        vec(any::<[u8; 16]>(), 0..=UNKNOWN_MAX),
+        vec((any::<u8>(), vec(any::<u8>(), 0..20)), 0..=EXTENSIONS_MAX),
+    )
+        .prop_map(|((incarnation, seq, stable), ack, flags, unknown, extensions)| Header {
+            incarnation,
+            seq,
+            ack,
+            stable,
+            flags,
+            unknown,
+            extensions,
+        })
+}
+
+pub fn frame() -> impl Strategy<Value = Frame> {
+    let updates = prop_oneof![4 => vec(update(), 0..20), 1 => vec(update(), 0..=UPDATES_MAX)];
+    (header(), updates).prop_map(|(header, updates)| Frame { header, updates })
+}
+
+pub fn state_item() -> impl Strategy<Value = StateItem> {
+    let counts = vec((any::<u16>(), 1..=COUNT_MAX, 0..=COUNT_MAX), 0..5);
+    (any::<[u8; 16]>(), describe(), 0..=COUNT_MAX, option::of((any::<u64>(), 0..=COUNT_MAX)), counts)
+        .prop_map(|(key, describe, used, window, counts)| StateItem { key, describe, used, window, counts })
+}
+
+pub fn message() -> impl Strategy<Value = Message> {
+    let chunk = (any::<bool>(), vec(("[a-z]{0,9}", any::<u64>()), 0..5), vec(state_item(), 0..30))
+        .prop_map(|(last, replicas, items)| Message::StateChunk { last, replicas, items });
+    prop_oneof![1 => Just(Message::StateRequest), 9 => chunk]
+}
