@@ -120,8 +120,9 @@ async fn a_cluster_reloaded_node_by_node_keeps_one_count() {
     for daemon in &daemons {
         write(daemon, &limit(200));
         daemon.post("/v1/reload", json!({})).await.unwrap();
-        // while the two have different limits, too
-        assert_eq!(daemon.check("k", 10).await["allowed"], true);
+        // while the two have different limits, too; the one that has not asked before waits until its demand is known
+        let body = json!({"limit": "api", "key": "k", "cost": 10, "wait_ms": 10_000});
+        assert_eq!(daemon.post("/v1/check", body).await.unwrap()["allowed"], true);
     }
     all_see(&daemons, "k", 170.0).await;
 }

@@ -113,8 +113,8 @@ impl Entry {
         }
     }
 
-    /// The stability window at a level of `level` tokens.
-    pub fn window(&mut self, now: Now, outlook: &Outlook, level: f64) -> Window {
+    /// The stability window for a request of `cost` at a level of `level` tokens.
+    pub fn window(&mut self, now: Now, outlook: &Outlook, level: f64, cost: u64) -> Window {
         let outlook = self.outlook(outlook);
         let common = outlook.common(self.rule.spec().accuracy);
         let (unacked, own, others) = match &mut self.news {
@@ -125,7 +125,7 @@ impl Entry {
             None => (0.0, 0.0, 0.0),
         };
         let weight = stability::weight(own, others, &outlook);
-        let allowance = stability::allowance(&self.rule, &outlook, weight, level, unacked);
+        let allowance = stability::allowance(&self.rule, &outlook, weight, level, unacked, cost as f64);
         Window { unacked, weight, allowance }
     }
 
@@ -154,7 +154,7 @@ impl Entry {
         if outlook.replicas == 1 || matches!(self.rule.spec().accuracy, Accuracy::Gossip) {
             return None;
         }
-        let window = self.window(now, outlook, level.tokens());
+        let window = self.window(now, outlook, level.tokens(), cost);
         if window.unacked + cost as f64 <= window.allowance {
             return None;
         }

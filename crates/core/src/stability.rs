@@ -5,7 +5,7 @@
 //! A charge of cost `c` is granted when the level covers it and
 //!
 //! ```text
-//! unacked + c  <=  max( w V + z sqrt(w V),  q )          V = min(level + unacked, b + r W)
+//! unacked + c  <=  max( w V + z sqrt(w V),  c if c <= q )        V = min(level + unacked, b + r W)
 //! ```
 //!
 //! with `w` this node's weight, `V` what the bucket would hold had this node not spent what is not common knowledge
@@ -169,13 +169,16 @@ pub fn share(demand: f64, total: f64, replicas: u32) -> f64 {
 pub struct Slack {
     /// Standard deviations of a share that are forgiven.
     pub z: f64,
-    /// Tokens that each node may hold unacked, whatever its share: 0 or 1. Tokens, not charges: of a charge of a whole
-    /// capacity each node would grant one.
+    /// The largest charge, in tokens, that each node may hold unacked whatever its share, as long as it is the only one.
+    /// A charge of a whole capacity is above it, or each node would grant one.
     pub q: f64,
 }
 
 /// The slack of a rule among `replicas`: `z sqrt(n (b + r W)) + (n - 1) q` stays within `max_overshoot`, but for a
 /// limit whose even share is below [`SHARE_SMALL`]: there each node may hold one token, and n - 1 may be over.
+///
+/// Half of `max_overshoot` goes to q, so that a node that has just begun is not refused a request of some size while
+/// another one has all the demand.
 #[must_use]
 pub fn slack(rule: &Rule, outlook: &Outlook) -> Slack {
     let Accuracy::Bounded { max_overshoot } = rule.spec().accuracy else {
@@ -184,7 +187,8 @@ pub fn slack(rule: &Rule, outlook: &Outlook) -> Slack {
     let n = f64::from(outlook.replicas);
     let capacity = rule.capacity() as f64;
     let budget = max_overshoot * capacity;
-    let q = f64::from(u8::from(capacity < SHARE_SMALL * n || n - 1.0 <= budget / 2.0));
+    let charge = (budget / 2.0 / (n - 1.0).max(1.0)).floor();
+    let q = if capacity < SHARE_SMALL * n { charge.max(1.0) } else { charge };
     let left = (budget - q * (n - 1.0)).max(0.0);
     Slack { z: (left / (n * most_to_share(rule, outlook)).sqrt()).min(1.0), q }
 }
@@ -196,11 +200,11 @@ fn most_to_share(rule: &Rule, outlook: &Outlook) -> f64 {
     rule.capacity() as f64 + refill
 }
 
-/// The most that may be unacked after a grant: the stability window, in tokens.
+/// The most that may be unacked after a grant of `cost`: the stability window, in tokens.
 ///
 /// `level` is what is left as this node sees it, `unacked` its own charges that are not common knowledge.
 #[must_use]
-pub fn allowance(rule: &Rule, outlook: &Outlook, weight: f64, level: f64, unacked: f64) -> f64 {
+pub fn allowance(rule: &Rule, outlook: &Outlook, weight: f64, level: f64, unacked: f64, cost: f64) -> f64 {
     if matches!(rule.spec().accuracy, Accuracy::Gossip) {
         return f64::INFINITY;
     }
@@ -209,7 +213,7 @@ pub fn allowance(rule: &Rule, outlook: &Outlook, weight: f64, level: f64, unacke
     match rule.spec().accuracy {
         Accuracy::Bounded { .. } if outlook.admitted => {
             let slack = slack(rule, outlook);
-            (share + slack.z * share.sqrt()).max(slack.q)
+            (share + slack.z * share.sqrt()).max(if cost <= slack.q { cost } else { 0.0 })
         }
         _ => share,
     }
@@ -261,7 +265,7 @@ mod tests {
         let joiner = Outlook { admitted: false, ..outlook(4) };
         assert_eq!(weight(100.0, 0.0, &joiner), 0.0);
         let bounded = rule("100/s", 2, Accuracy::default());
-        assert_eq!(allowance(&bounded, &joiner, 0.0, 2.0, 0.0), 0.0);
+        assert_eq!(allowance(&bounded, &joiner, 0.0, 2.0, 0.0, 1.0), 0.0);
     }
 
     proptest! {
@@ -299,7 +303,7 @@ mod tests {
             let rule = rule("1000/s", 1_000_000, Accuracy::Strict);
             let n = u32::try_from(shares.len()).expect("few");
             let spent: f64 =
-                shares.iter().map(|s| allowance(&rule, &outlook(n), s / sum.max(1.0), level, 0.0)).sum();
+                shares.iter().map(|s| allowance(&rule, &outlook(n), s / sum.max(1.0), level, 0.0, 1.0)).sum();
             prop_assert!(spent <= level * (1.0 + 1e-9));
         }
     }

@@ -170,7 +170,7 @@ impl Node {
         let entry = shard.locate(known, id, limit, key, now)?;
         entry.roll(now);
         let level = entry.level(now).tokens();
-        let window = entry.window(now, &outlook, level);
+        let window = entry.window(now, &outlook, level, 1);
         let mut replicas = Vec::new();
         let mut demand = 0.0;
         if let Some(news) = &mut entry.news {

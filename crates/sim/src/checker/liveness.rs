@@ -6,7 +6,8 @@
 //! token is a charge that never happened, or that came back. A node alone may spend its part of what is left before its
 //! peers confirm, at least `EVEN_PART / n` but, after quiet, about 1/n: with `SHARE_SMALL` tokens a node left no node
 //! is refused for want of confirmation either. Not held against anybody are clusters with links or nodes still broken, or
-//! `deny` while a crashed peer is awaited.
+//! `deny` while a crashed peer is awaited. Nor is a refusal for a partition: with a peer silent, a node that nobody asks
+//! keeps 1/n of `EVEN_PART`, and charges that only the silent has not confirmed leave its window at that pace.
 
 use spillgate_core::limit::OnPartition;
 use spillgate_core::stability::SHARE_SMALL;
@@ -52,7 +53,7 @@ impl<'s> Liveness<'s> {
         let settled = self.settling.is_some_and(|settling| quiet >= settling);
         let enough = match verdict.reason {
             Reason::OverLimit => 1.0,
-            Reason::Unconfirmed | Reason::Partition => SHARE_SMALL * self.ground.started as f64,
+            Reason::Unconfirmed => SHARE_SMALL * self.ground.started as f64,
             _ => return,
         };
         if level >= enough && refilled && settled && !excused {
