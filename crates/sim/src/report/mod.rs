@@ -46,7 +46,7 @@ pub fn terminal(results: &[RunResult]) -> String {
     out
 }
 
-/// All results as JSON, to be read again as the baseline of [`compare`].
+/// All results as JSON, to be read again as the baseline of [`compare()`].
 #[must_use]
 pub fn json(results: &[RunResult]) -> String {
     serde_json::to_string_pretty(results).expect("plain data with textual keys always has a JSON form")
