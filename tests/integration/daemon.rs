@@ -240,6 +240,12 @@ impl Daemon {
         let picked = members.iter().filter(|m| m["self"] != true && m["state"] == state);
         picked.map(|m| m["node"].as_str().unwrap().to_owned()).collect()
     }
+
+    /// Resident memory in bytes.
+    pub fn resident_bytes(&self) -> u64 {
+        let statm = std::fs::read_to_string(format!("/proc/{}/statm", self.pid())).unwrap();
+        statm.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 4096
+    }
 }
 
 fn find(log: &Mutex<Vec<String>>, message: &str) -> Option<Value> {
