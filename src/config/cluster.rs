@@ -24,7 +24,7 @@ pub const FORGET_AFTER_DEFAULT: Nanos = Nanos::from_secs(60);
 /// How long a starting node waits for the cluster unless told otherwise.
 pub const JOIN_TIMEOUT_DEFAULT: Nanos = Nanos::from_secs(5);
 /// How often a node with nothing to tell speaks all the same.
-pub const KEEP_ALIVE: Nanos = Nanos::from_millis(50);
+pub const KEEP_ALIVE: Nanos = spillgate_core::gossip::KEEP_ALIVE;
 /// So many frames in a row may be lost before a peer counts as silent.
 const STALE_FRAMES: u64 = 4;
 
