@@ -46,8 +46,8 @@ const SHARDS_MAX: usize = 256;
 /// What nodes tell one another, each with the incarnation of the sender.
 #[derive(Clone, Debug)]
 pub(crate) enum Word {
-    /// A frame of news.
-    Frame(u64, Vec<u8>),
+    /// A frame of news; then the incarnation that it is for, since a connection ends with the process at its end.
+    Frame(u64, u64, Vec<u8>),
     /// A reliable message: state transfer.
     Note(u64, Vec<u8>),
     /// The sender leaves for good.
@@ -110,7 +110,7 @@ impl Strategy for Spillgate {
 
     fn deliver(&mut self, world: &mut World<'_, Word>, from: Endpoint, to: Endpoint, word: &Word) {
         let Some(replica) = &mut self.replicas[to] else { return };
-        let (Word::Frame(incarnation, _) | Word::Note(incarnation, _) | Word::Goodbye(incarnation)) = *word;
+        let (Word::Frame(incarnation, ..) | Word::Note(incarnation, _) | Word::Goodbye(incarnation)) = *word;
         // of a peer nothing is heard before membership calls it up, nor while it calls it dead
         if replica.up[from] != Some(incarnation) {
             if matches!(word, Word::Note(..)) {
@@ -119,7 +119,8 @@ impl Strategy for Spillgate {
             return;
         }
         match word {
-            Word::Frame(_, bytes) => self.frame(world, from, to, bytes),
+            Word::Frame(_, run, bytes) if *run == world.incarnation(to) => self.frame(world, from, to, bytes),
+            Word::Frame(..) => {}
             Word::Note(_, bytes) => self.note(world, from, to, bytes),
             Word::Goodbye(_) => self.part(world, to, from, incarnation),
         }
@@ -283,8 +284,8 @@ impl Spillgate {
     /// Sends what the core had to send.
     fn carry(&mut self, world: &mut World<'_, Word>, from: Endpoint) {
         let own = world.incarnation(from);
-        for (to, bytes) in self.post.take() {
-            world.send(from, to, Message::datagram(bytes.len(), Word::Frame(own, bytes)));
+        for (to, run, bytes) in self.post.take() {
+            world.send(from, to, Message::datagram(bytes.len(), Word::Frame(own, run, bytes)));
         }
     }
 

@@ -57,11 +57,11 @@ impl Replica {
 
 /// Frames on their way out of a node.
 #[derive(Debug, Default)]
-pub(super) struct Post(Vec<(Endpoint, Vec<u8>)>);
+pub(super) struct Post(Vec<(Endpoint, u64, Vec<u8>)>);
 
 impl Post {
-    /// All of them, in order.
-    pub fn take(&mut self) -> Vec<(Endpoint, Vec<u8>)> {
+    /// All of them, in order: to which run of which node.
+    pub fn take(&mut self) -> Vec<(Endpoint, u64, Vec<u8>)> {
         std::mem::take(&mut self.0)
     }
 }
@@ -71,7 +71,7 @@ impl Outbox for Post {
         // nodes are called n1, n2, ...
         let number = to.node.strip_prefix('n').and_then(|n| n.parse::<usize>().ok());
         if let Some(number) = number {
-            self.0.push((number - 1, bytes));
+            self.0.push((number - 1, to.incarnation, bytes));
         }
     }
 }
