@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::algorithm::{Level, Meter};
 use crate::counter::Slot;
 use crate::decision::Reason;
+use crate::gossip::Silent;
 use crate::limit::{Accuracy, Algorithm, OnPartition, Rule};
 use crate::news::News;
 use crate::stability::{self, Common, Outlook};
@@ -29,6 +30,9 @@ impl KeyId {
         Self(u128::from_le_bytes(bytes))
     }
 }
+
+/// The spending of the silent is assumed so far ahead: longer than from one look at it to the next.
+const ASSUMED_AHEAD: Nanos = Nanos::from_millis(30);
 
 /// All that is known of one key.
 #[derive(Clone, Debug)]
@@ -230,6 +234,7 @@ impl Entry {
             refunds: (refunds_fresh > 0).then_some(Refunds { refunded: news.refunded, fresh: refunds_fresh }),
             window: self.meter.window(),
             demand,
+            released: news.released(),
             describe: describe.then(|| describe_rule(&self.rule)),
         })
     }
@@ -251,15 +256,17 @@ impl Entry {
         let (refunded, refunds_fresh) = update.refunds.map_or((0, 0), |r| (r.refunded, r.fresh));
         let step = news.counts.learn(slot, update.granted, refunded);
         // counters are merged whatever the order; a demand is a word that a later frame has taken back
+        let mut by_time = 0;
         if news.newest_heard(slot) <= seq {
             news.hear(slot, seq, update.demand, update.fresh == 0 && refunds_fresh == 0, now.at);
+            by_time = news.hear_released(slot, update.released.unwrap_or(0), now.at);
         }
         // at first contact the whole count is no news: only what is newer than the baseline, and no more than fits
         let charged = if first { update.fresh.min(capacity) } else { step.granted.min(update.fresh) };
         let refunded = if first { refunds_fresh } else { step.refunded.min(refunds_fresh) };
         // charges from before the baseline that were missed: unless the replica had settled, they are of the window before
         let older = if first || was_settled { 0 } else { (step.granted - charged).min(capacity) };
-        let charged = news.beyond_assumed(slot, charged);
+        let charged = charged - news.set_off(slot, charged, by_time);
         self.guessed |= first && charged > 0;
         let window = update.window.unwrap_or(0);
         self.meter.charge_window(&self.rule, now, window.saturating_sub(1), older);
@@ -319,41 +326,70 @@ impl Entry {
     }
 
     /// Lets time pass for silent peers: a bucket is charged what each is assumed to spend, its weight's part of the rate,
-    /// and own charges that only they have not confirmed leave the window at this node's part of it. When they speak
-    /// again, what they tell is first set against what was assumed of them.
+    /// and own charges that only they have not confirmed leave the window at this node's part of it.
+    ///
+    /// The silent do the same, by what they knew when the silence began. So what one of them spends from any moment on is
+    /// at most its part of the rate since then, which is charged here a little ahead of time, and what its window grows
+    /// by, which it tells when it speaks again ([`Update::released`] is what it did not grow by). Nothing that was
+    /// assumed is given back: a bucket that was full meanwhile would get back what it had lost by being full.
     ///
     /// In a window nothing comes back, so there nothing is assumed and nothing leaves: each node has its share of it.
-    pub fn assume(&mut self, now: Now, outlook: &Outlook, silent: &[(Slot, bool)]) {
+    pub fn assume(&mut self, now: Now, outlook: &Outlook, silent: &[Silent]) {
         let outlook = self.outlook(outlook);
-        let skip_dead = self.rule.spec().on_partition == OnPartition::Continue;
-        let is_silent = |slot: Slot| silent.iter().any(|(s, dead)| *s == slot && !(skip_dead && *dead));
+        let goes_on_without_dead = self.rule.spec().on_partition == OnPartition::Continue;
+        let silent: Vec<&Silent> = silent.iter().filter(|s| !(goes_on_without_dead && s.dead)).collect();
         let common = outlook.common(self.rule.spec().accuracy);
         let Some(news) = &mut self.news else { return };
-        let back = news.take_back_assumed(is_silent);
-        self.meter.refund(&self.rule, now, back);
         if outlook.silent == 0 {
-            news.silence = None;
-            return;
+            news.end_own_silence();
+            if silent.is_empty() {
+                news.silence = None;
+                return;
+            }
         }
-        news.begin_silence(now.at);
-        let passed = news.silent_for(now.at);
+        news.begin_silence(outlook.silent > 0);
+        news.assume_only(|slot| silent.iter().any(|s| s.slot == slot));
         news.unacked(common);
         if self.rule.algorithm().windowed() {
             return;
         }
-        let own = f64::from(news.demand_confirmed(now.at, true));
-        let refilled = self.rule.rate().per_second() * passed;
-        let demand = |slot| news.peers.iter().find(|p| p.slot == slot).map_or(0.0, |p| f64::from(p.demand));
-        let total = own + news.others;
-        let spenders: Vec<(Slot, f64)> = silent
-            .iter()
-            .filter(|(slot, _)| is_silent(*slot))
-            .map(|(slot, _)| (*slot, stability::share(demand(*slot), total, outlook.replicas) * refilled))
-            .collect();
-        let released = stability::weight(own, news.others, &outlook) * refilled;
-        let full = self.meter.full_in(&self.rule, now) == Nanos::ZERO;
-        let assumed = news.assume(&spenders, released, full, now.at);
-        self.meter.charge(&self.rule, now, assumed);
+        let rate = self.rule.rate().per_second();
+        let own = f64::from(news.demand_confirmed(now.at, outlook.silent > 0));
+        let (heard, known) = news.demand_in_silence(own);
+        let released = if outlook.admitted { stability::share(heard, known, outlook.replicas) } else { 0.0 };
+        news.release_held(released * rate, now.at);
+        let theirs: f64 = silent.iter().filter_map(|s| news.heard_of(s.slot)).map(|p| f64::from(p.demand)).sum();
+        let total = news.total_in_silence(own).max(own + theirs);
+        let mut assumed = 0.0;
+        for Silent { slot, since, .. } in silent {
+            // of a key that it never spoke of, nothing is known to have been spent before now
+            let (demand, since) = news.heard_of(*slot).map_or((0.0, now.at), |p| (f64::from(p.demand), *since));
+            let part = stability::share(demand, total, outlook.replicas);
+            assumed += news.assume(*slot, since, now.at.plus(ASSUMED_AHEAD), part * rate);
+        }
+        self.meter.charge_fraction(&self.rule, now, assumed);
+    }
+
+    /// A replica is gone without a last word: what it may have granted that nobody heard of is charged, since it will
+    /// never be told. That is its window at most, and no more than what is left: the others had left it that. A bounded
+    /// limit charges what was asked of it in the time that news takes, which is what it is likely to have granted.
+    pub fn lose(&mut self, now: Now, slot: Slot, outlook: &Outlook) {
+        self.roll(now);
+        let Some(news) = &mut self.news else { return };
+        let own = f64::from(news.demand_confirmed(now.at, outlook.silent > 0));
+        let demand = news.heard_of(slot).map_or(0.0, |p| f64::from(p.demand));
+        let total = news.total_in_silence(own).max(own + demand);
+        let weight = stability::share(demand, total, outlook.replicas);
+        let capacity = self.rule.capacity() as f64;
+        let outlook = Outlook { admitted: true, ..*outlook };
+        let window = stability::allowance(&self.rule, &outlook, weight, capacity, 0.0, 1.0);
+        let lost = match self.rule.spec().accuracy {
+            Accuracy::Strict => window,
+            Accuracy::Bounded { .. } => window.min(demand * outlook.settle.as_secs_f64()),
+            Accuracy::Gossip => return,
+        };
+        let left = self.level(now).tokens();
+        self.meter.charge(&self.rule, now, lost.min(left).max(0.0).ceil() as u64);
     }
 }
 

@@ -13,6 +13,7 @@ use crate::catalog::Catalog;
 use crate::counter::Slot;
 use crate::decision::{CheckError, LimitRef};
 use crate::entry::{Entry, KeyId};
+use crate::gossip::Silent;
 use crate::limit::{Origin, Rule};
 use crate::stability::Outlook;
 use crate::time::{Nanos, Now};
@@ -353,7 +354,7 @@ impl Shard {
     }
 
     /// Lets time pass for silent peers in every key that has gossip, see [`Entry::assume`].
-    pub fn assume(&mut self, now: Now, outlook: &Outlook, silent: &[(Slot, bool)]) {
+    pub fn assume(&mut self, now: Now, outlook: &Outlook, silent: &[Silent]) {
         for entry in &mut self.entries {
             entry.roll(now);
             entry.assume(now, outlook, silent);
@@ -364,6 +365,20 @@ impl Shard {
     pub fn doubt(&mut self) {
         for entry in &mut self.entries {
             entry.guessed = true;
+        }
+    }
+
+    /// A peer has spoken since then of all keys that it has any demand for.
+    pub fn take_back_demand(&mut self, slot: Slot, since: Nanos) {
+        for news in self.entries.iter_mut().filter_map(|e| e.news.as_mut()) {
+            news.take_back_demand(slot, since);
+        }
+    }
+
+    /// A replica is gone without a last word, see [`Entry::lose`].
+    pub fn lose(&mut self, slot: Slot, now: Now, outlook: &Outlook) {
+        for entry in &mut self.entries {
+            entry.lose(now, slot, outlook);
         }
     }
 

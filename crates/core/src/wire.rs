@@ -30,8 +30,16 @@ pub const FLAG_INCLUDED: u8 = 4;
 /// The receiver has confirmed all that the sender had to say when they met, or met again.
 pub const FLAG_SYNCED: u8 = 8;
 
+/// The sender has not heard the receiver for the stale time: whoever reads this is silent to it.
+pub const FLAG_DEAF: u8 = 16;
+/// The sender goes on without the receiver's confirmation: its charges leave its window by time, see [`Update::released`].
+pub const FLAG_RELEASING: u8 = 32;
+
 /// Extension: the sender's wall clock in microseconds since the epoch (u64, big endian), for the offset metric alone.
 pub const EXTENSION_WALL_CLOCK: u8 = 1;
+/// Extension: a digest of all replicas that the sender counts, itself included (u64, big endian), until the receiver has
+/// confirmed it.
+pub const EXTENSION_MEMBERS: u8 = 2;
 
 /// What was received on the other direction of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -111,6 +119,9 @@ pub struct Update {
     pub window: Option<u64>,
     /// Smoothed offered load, tokens a second.
     pub demand: f32,
+    /// While a peer is silent: cumulative tokens, since the silence began, that left the sender's window by time and not
+    /// by confirmation. Whoever assumes the sender's spending meanwhile has charged them already.
+    pub released: Option<u64>,
     /// For peers that have not confirmed one yet.
     pub describe: Option<Describe>,
 }

@@ -97,7 +97,16 @@ impl Subject {
         let window = (key == self.window).then(Self::hour);
         let describe = Some(describe_rule(&rule));
         // counts start at an arbitrary number above 0
-        Update { key, granted: 1000 + granted, fresh: granted, refunds: None, window, demand: 1.0, describe }
+        Update {
+            key,
+            granted: 1000 + granted,
+            fresh: granted,
+            refunds: None,
+            window,
+            demand: 1.0,
+            released: None,
+            describe,
+        }
     }
 
     fn hear(&self, from: &str, seq: u64, updates: Vec<Update>, ms: u64) -> Result<(), FrameError> {

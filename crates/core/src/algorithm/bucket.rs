@@ -39,6 +39,11 @@ impl Bucket {
         self.full_at = self.full_at.max(instant(rule, now)).saturating_add(parts(rule, tokens));
     }
 
+    pub(super) fn charge_fraction(&mut self, rule: &Rule, now: Now, tokens: f64) {
+        let parts = (tokens.max(0.0) * rule.parts_per_token() as f64).ceil() as i128;
+        self.full_at = self.full_at.max(instant(rule, now)).saturating_add(parts);
+    }
+
     pub(super) fn refund(&mut self, rule: &Rule, now: Now, tokens: u64) -> u64 {
         let given = tokens.min(self.missing(rule, now));
         // an instant that is past means full, so the rest of a token that no longer fits is not kept

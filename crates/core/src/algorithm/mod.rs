@@ -87,6 +87,14 @@ impl Meter {
         }
     }
 
+    /// Takes a number of tokens that need not be whole from a bucket, rounded up to whole parts; a window counts whole
+    /// requests, and takes nothing.
+    pub fn charge_fraction(&mut self, rule: &Rule, now: Now, tokens: f64) {
+        if let Self::Bucket(m) = self {
+            m.charge_fraction(rule, now, tokens);
+        }
+    }
+
     /// Gives `tokens` back, at most what is [missing](Self::missing), and returns how many those were.
     pub fn refund(&mut self, rule: &Rule, now: Now, tokens: u64) -> u64 {
         self.roll(rule, now);

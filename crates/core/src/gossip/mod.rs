@@ -1,12 +1,17 @@
 //! The links to all peers together: who counts, what all of them have confirmed, who is silent. It must not know keys'
 //! states or limits.
 
+mod backlog;
+mod budget;
 mod peer;
 
-pub use peer::Peer;
+pub use peer::{Cargo, Peer, Word};
 
 use std::collections::VecDeque;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
+
+use siphasher::sip::SipHasher13;
 
 use crate::counter::Slot;
 use crate::stability::Outlook;
@@ -46,6 +51,8 @@ pub struct Links {
     pub admitted: bool,
     /// Whether this node grants nothing though they do: the tables of its peers are still to come.
     pub held: bool,
+    /// Whether peers that have not spoken are still waited for.
+    patient: bool,
     /// The newest tick that carried news.
     news_tick: u64,
     /// Ticks with news that not all have confirmed, and when they were.
@@ -54,8 +61,23 @@ pub struct Links {
     slots_used: u16,
     slots_free: Vec<Slot>,
     gone: VecDeque<ReplicaId>,
+    /// Peers that have told all they have to say anew, and since when they did.
+    retold: Vec<(Slot, Nanos)>,
     own: ReplicaId,
     pace: Pace,
+    /// Of all replicas that count, this one included: equal where two nodes count the same ones.
+    members: u64,
+}
+
+/// A silent peer, as its spending is assumed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Silent {
+    /// Its short name.
+    pub slot: Slot,
+    /// Whether membership calls it dead.
+    pub dead: bool,
+    /// From when on it may have gone on by itself, and nothing of that is known.
+    pub since: Nanos,
 }
 
 impl Links {
@@ -63,16 +85,19 @@ impl Links {
     #[must_use]
     pub fn new(own: ReplicaId, pace: Pace, admitted: bool) -> Self {
         Self {
+            members: digest(&own),
             peers: Vec::new(),
             tick: 0,
             admitted,
             held: false,
+            patient: true,
             news_tick: 0,
             unconfirmed: VecDeque::new(),
             converged: Vec::new(),
             slots_used: 0,
             slots_free: Vec::new(),
             gone: VecDeque::new(),
+            retold: Vec::new(),
             own,
             pace,
         }
@@ -90,6 +115,9 @@ impl Links {
         if newer || replica.node == self.own.node || self.gone.contains(replica) || self.peers.len() >= PEERS_MAX {
             if let Some(peer) = self.find(replica) {
                 peer.dead = false;
+                if std::mem::take(&mut peer.hearsay) {
+                    (peer.state, peer.heard) = (PeerState::Joining, now);
+                }
             }
             return None;
         }
@@ -100,19 +128,48 @@ impl Links {
             self.slots_used += 1;
             Slot(self.slots_used)
         });
+        self.members ^= digest(replica);
         self.peers.push(Peer::new(replica.clone(), slot, now, self.tick));
         freed
     }
 
+    /// Learns of replicas that a peer counts and that were never met: they may be out of reach, and are silent until they
+    /// speak. Returns the slots of forerunners, to be forgotten everywhere.
+    pub fn learn_of(&mut self, now: Nanos, replicas: &[ReplicaId]) -> Vec<Slot> {
+        let mut freed = Vec::new();
+        for replica in replicas {
+            if self.find(replica).is_some() {
+                continue;
+            }
+            freed.extend(self.meet(now, replica));
+            if let Some(peer) = self.find(replica) {
+                (peer.state, peer.hearsay) = (PeerState::Silent, true);
+            }
+        }
+        freed
+    }
+
+    /// What every frame says of this node, `stable` being the newest tick that all live peers have confirmed.
+    #[must_use]
+    pub const fn word(&self, stable: u64) -> Word {
+        Word { own: self.own.incarnation, stable, members: self.members }
+    }
+
     /// Parts with a replica for good. Returns its slot, which must be forgotten everywhere and then [freed](Self::free).
     pub fn part(&mut self, replica: &ReplicaId) -> Option<Slot> {
-        let place = self.peers.iter().position(|p| p.replica == *replica)?;
-        let peer = self.peers.remove(place);
+        let peer = self.remove(replica)?;
         if self.gone.len() >= GONE_MAX {
             self.gone.pop_front();
         }
         self.gone.push_back(peer.replica);
         Some(peer.slot)
+    }
+
+    fn remove(&mut self, replica: &ReplicaId) -> Option<Peer> {
+        let place = self.peers.iter().position(|p| p.replica == *replica)?;
+        let peer = self.peers.remove(place);
+        self.members ^= digest(&peer.replica);
+        Some(peer)
     }
 
     /// A slot that nobody has any counts of may be given to another replica.
@@ -128,10 +185,15 @@ impl Links {
             peer.expire(now, self.pace.interval);
             peer.note_synced();
             let quiet = now.since(peer.heard);
-            let stale = quiet > self.pace.stale_after.max(peer.round_trip().times(STALE_ROUND_TRIPS));
-            let in_step = !stale && peer.synced() && peer.synced_to_us;
+            peer.unheard = quiet > patience(&self.pace, peer);
+            if peer.synced_to_us {
+                self.retold.extend(peer.retells.take().map(|since| (peer.slot, since)));
+            }
+            // silence is mutual: one that does not hear this node confirms nothing, and goes on by itself
+            let cut_off = peer.unheard || peer.deaf;
+            let in_step = !cut_off && peer.synced() && peer.synced_to_us;
             match peer.state {
-                PeerState::Alive if stale => {
+                PeerState::Alive if cut_off => {
                     peer.state = PeerState::Silent;
                     peer.start_over(tick + 1);
                 }
@@ -143,9 +205,64 @@ impl Links {
                 _ => {}
             }
         }
-        let met = self.peers.iter().filter(|p| p.state != PeerState::Silent);
-        self.admitted |= !self.peers.is_empty() && met.into_iter().all(|p| p.includes_us);
+        self.admitted |= self.is_counted_in() || (!self.patient && self.peers.is_empty());
         forgotten
+    }
+
+    /// Peers that have told all they have to say anew, since the last call, and since when they did: for what they did not
+    /// speak of since then they have no demand any more.
+    pub fn take_retold(&mut self) -> Vec<(Slot, Nanos)> {
+        std::mem::take(&mut self.retold)
+    }
+
+    /// Whether all peers that are not silent count this node in, and the same others as it does.
+    ///
+    /// Without the second, of two that join one after the other each would take weight that the other has: both are
+    /// counted in by all they know, and do not know each other yet. As it is, whichever of the two some third node met
+    /// first, the later one hears of it from there.
+    fn is_counted_in(&self) -> bool {
+        let mut met = self.peers.iter().filter(|p| p.state != PeerState::Silent).peekable();
+        met.peek().is_some() && met.all(|p| p.includes_us && p.members == Some(self.members))
+    }
+
+    /// Drops replicas that this node only heard of, and that were gone when it did. Returns their slots, which must be
+    /// forgotten everywhere. Should they be there after all, they will be met.
+    pub fn dismiss_phantoms(&mut self) -> Vec<Slot> {
+        let phantoms = self.phantoms();
+        let slots = phantoms.iter().filter_map(|phantom| self.remove(phantom)).map(|peer| peer.slot);
+        slots.collect()
+    }
+
+    /// Those of hearsay but for which all peers that speak count the same replicas as this node does.
+    fn phantoms(&self) -> Vec<ReplicaId> {
+        let mut met = self.peers.iter().filter(|p| p.state != PeerState::Silent).map(|p| p.members);
+        let Some(Some(theirs)) = met.next() else { return Vec::new() };
+        if theirs == self.members || met.any(|members| members != Some(theirs)) {
+            return Vec::new();
+        }
+        let surplus = theirs ^ self.members;
+        let unheard = || self.peers.iter().filter(|p| p.hearsay).map(|p| &p.replica);
+        match unheard().find(|replica| digest(replica) == surplus) {
+            Some(one) => vec![one.clone()],
+            None if unheard().fold(0, |all, replica| all ^ digest(replica)) == surplus => unheard().cloned().collect(),
+            None => Vec::new(),
+        }
+    }
+
+    /// Waits no longer for peers that have not spoken: they count as silent; and when nobody is left, begins alone.
+    pub fn give_up_waiting(&mut self) {
+        self.patient = false;
+        self.admitted |= self.peers.is_empty();
+        for peer in self.peers.iter_mut().filter(|p| p.state == PeerState::Joining && (!p.spoke || p.unheard)) {
+            peer.state = PeerState::Silent;
+        }
+    }
+
+    /// Peers not heard for half the time after which they count as silent.
+    #[must_use]
+    pub fn doubted(&self, now: Nanos) -> Vec<Slot> {
+        let doubted = |p: &&Peer| p.state == PeerState::Alive && now.since(p.heard).times(2) > patience(&self.pace, p);
+        self.peers.iter().filter(doubted).map(|p| p.slot).collect()
     }
 
     /// Whether a peer is stale: there is no use in sending it news.
@@ -198,16 +315,39 @@ impl Links {
         }
     }
 
-    /// The silent peers, each with whether membership calls it dead.
+    /// Peers that go on without this node's confirmation, or may: the silent, and those that have not ended their own
+    /// silence towards it yet.
     #[must_use]
-    pub fn silent(&self) -> Arc<[(Slot, bool)]> {
-        self.peers.iter().filter(|p| p.state == PeerState::Silent).map(|p| (p.slot, p.dead)).collect()
+    pub fn silent(&self, now: Nanos) -> Arc<[Silent]> {
+        let goes_on = |p: &&Peer| p.state == PeerState::Silent || p.releasing;
+        let silent = |p: &Peer| {
+            // what was heard last had been on its way for a while, and it goes on by itself only after the stale time
+            let last = Nanos(p.heard.0.saturating_sub(p.round_trip().0 / 2));
+            let alone = last.max(p.heard_us.plus(self.pace.stale_after));
+            // longer ago only if this node itself stood still, and then its bucket was refilled meanwhile
+            let longest = patience(&self.pace, p).plus(p.round_trip()).plus(self.pace.interval.times(2));
+            Silent { slot: p.slot, dead: p.dead, since: alone.max(Nanos(now.0.saturating_sub(longest.0))) }
+        };
+        self.peers.iter().filter(goes_on).map(silent).collect()
     }
 
     /// Times from a tick with news to its being confirmed by all, since the last call.
     pub fn take_converged(&mut self) -> Vec<Nanos> {
         std::mem::take(&mut self.converged)
     }
+}
+
+/// How long a peer may go unheard before it counts as silent.
+fn patience(pace: &Pace, peer: &Peer) -> Nanos {
+    pace.stale_after.max(peer.round_trip().times(STALE_ROUND_TRIPS))
+}
+
+/// A replica's part in the digest of members, which is the exclusive or of all parts.
+fn digest(replica: &ReplicaId) -> u64 {
+    let mut hasher = SipHasher13::new();
+    replica.node.as_bytes().hash(&mut hasher);
+    replica.incarnation.hash(&mut hasher);
+    hasher.finish()
 }
 
 #[cfg(test)]

@@ -176,9 +176,9 @@ impl Node {
         if let Some(news) = &mut entry.news {
             demand = f64::from(news.demand.per_second(now.at));
             let own = self.config.replica.clone();
-            let (granted, refunded) = (news.granted, news.refunded);
+            // counts begin at an arbitrary start, so those of a node that granted nothing yet mean nothing
+            let (granted, refunded) = if news.has_counted() { (news.granted, news.refunded) } else { (0, 0) };
             replicas.push(ReplicaCount { replica: own, granted, refunded, demand, age: Nanos::ZERO });
-            // one of whom something was only assumed has said nothing
             for peer in news.peers.iter().filter(|p| news.counts.granted(p.slot) > 0) {
                 if let Some((_, replica)) = names.iter().find(|(slot, _)| *slot == peer.slot) {
                     replicas.push(ReplicaCount {

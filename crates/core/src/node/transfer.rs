@@ -87,7 +87,7 @@ impl Node {
             Message::StateRequest => Ok(Told::WantsState),
             Message::StateChunk { .. } if !asked => Ok(Told::Unasked),
             Message::StateChunk { last, replicas, items } => {
-                let slots = self.slots_of(&replicas);
+                let slots = self.slots_of(&replicas, now);
                 let keys = items.len();
                 for item in items {
                     self.adopt(&item, &slots, now);
@@ -98,8 +98,15 @@ impl Node {
     }
 
     /// Whose counters the reporter's indexes mean here; `None` for replicas that are not known here.
-    fn slots_of(&self, replicas: &[(String, u64)]) -> Vec<Option<Slot>> {
-        let links = self.links.lock();
+    fn slots_of(&self, replicas: &[(String, u64)], now: Now) -> Vec<Option<Slot>> {
+        let mut links = self.links.lock();
+        let named =
+            |(node, incarnation): &(String, u64)| ReplicaId { node: node.as_str().into(), incarnation: *incarnation };
+        let named: Vec<ReplicaId> = replicas.iter().map(named).collect();
+        for freed in links.learn_of(now.at, &named) {
+            self.lose_slot(&mut links, freed, now);
+        }
+        self.publish(links.outlook(now.at));
         let slot = |(node, incarnation): &(String, u64)| {
             let is = |r: &ReplicaId| *r.node == **node && r.incarnation == *incarnation;
             if is(&self.config.replica) {
