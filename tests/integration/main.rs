@@ -18,6 +18,7 @@ mod http;
 mod listeners;
 mod metrics;
 mod multi;
+mod reality;
 mod refusals;
 mod reload;
 mod report;
