@@ -9,9 +9,10 @@ use tempfile::TempDir;
 use crate::browser::Browser;
 use crate::command::run_in;
 
-/// One key, split in two for a while, under every strategy: the longest names, bounds, overshoot, convergence.
-const SPLIT: &str = "question = 'What does a split cost?'\nduration = '6s'\n[nodes]\ncount = 4\n\
-    [network]\nlatency = '20ms'\n[[limit]]\nrate = '1000/s'\n[[workload]]\nload = 1.5\n\
+/// One key, split in two for a while, under every strategy: the longest names, bounds, overshoot; and news that takes
+/// from a fraction of a millisecond to a second, so that histograms have many bars.
+const SPLIT: &str = "question = 'What does a split cost?'\nduration = '6s'\n[nodes]\ncount = 4\ngossip_interval = '1ms'\n\
+    [network]\nlatency = '300us'\nlatency_sigma = 1.5\n[[limit]]\nrate = '1000/s'\n[[workload]]\nload = 1.5\n\
     [[event]]\nat = '2s'\nkind = 'partition'\nsides = [['n1', 'n2'], ['n3', 'n4']]\nfor = '2s'\n";
 /// Many keys under two limits, and nodes that come and go.
 const KEYS: &str = "question = 'And with many keys?'\nduration = '3s'\nstrategies = ['gossip', 'strict']\nseeds = 2\n\

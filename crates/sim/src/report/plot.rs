@@ -100,7 +100,7 @@ pub(super) fn over_time(title: &str, unit: &str, end: f64, lines: &[Line], shade
 
 /// Text below the x axis.
 fn label(out: &mut String, height: f64, x: f64, text: &str) {
-    let y = height - BOTTOM + 17.0;
+    let y = height - BOTTOM + 20.0;
     let _ = write!(out, "<text x=\"{x:.1}\" y=\"{y}\" text-anchor=\"middle\">{text}</text>");
 }
 
