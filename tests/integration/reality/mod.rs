@@ -5,8 +5,8 @@
 //! simulator is given those very moments. What is left is that a busy machine answers late. Overshoot is measured by
 //! when answers came, and in answers that are up to `late` seconds late there may be `rate * late` tokens that the
 //! bucket has got meanwhile: they look like overshoot, and each run allows itself as many as its own latest answer
-//! explains. News that a busy machine passes on late costs utilisation and refusals besides; that is stated with each
-//! test, and a run that disagrees may be repeated, while the promises themselves hold in every one.
+//! explains. News that a busy machine passes on late costs utilisation and refusals besides; that is stated with the
+//! tests, and a run that disagrees may be repeated, while the promises themselves hold in every one.
 
 mod arrivals;
 mod central;
