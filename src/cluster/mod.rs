@@ -8,6 +8,7 @@
 //!                 │ endpoint, tls, secret                    seeds ── dial
 //! ```
 
+mod congestion;
 mod endpoint;
 mod error;
 mod hello;

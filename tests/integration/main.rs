@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // clippy knows tests by their attribute, not what they call
 
 // the harness
+mod browser;
 mod command;
 mod daemon;
 mod http1;
@@ -17,8 +18,10 @@ mod http;
 mod listeners;
 mod metrics;
 mod multi;
+mod reality;
 mod refusals;
 mod reload;
+mod report;
 mod secret;
 mod start;
 mod unstartable;

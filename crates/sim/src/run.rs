@@ -25,6 +25,9 @@ const START_AGAIN: Nanos = Nanos::from_millis(20);
 pub struct RunResult {
     /// The scenario's name.
     pub scenario: String,
+    /// Which question it asks; may be empty.
+    #[serde(default)]
+    pub question: String,
     /// The strategy's name.
     pub strategy: String,
     /// The seed.
@@ -139,6 +142,7 @@ pub fn run_with<S: Strategy>(name: &'static str, scenario: &Scenario, seed: u64,
     let violations = found.map(|(checker, what)| Violation::new(checker, what, scenario, name, seed)).collect();
     RunResult {
         scenario: scenario.name.clone(),
+        question: scenario.question.clone(),
         strategy: name.to_owned(),
         seed,
         hash: format!("{:016x}", hash.value()),

@@ -107,7 +107,7 @@ fn equal_seeds_give_equal_runs_and_others_do_not() {
 #[test]
 #[ignore = "strict overshoots in joins and after partitions, joiners stay in debt: open"]
 fn what_was_found_is_mended() {
-    for name in ["join-staggered-news", "heal-two-nodes", "joiner-in-debt"] {
+    for name in ["join-staggered-news", "heal-two-nodes", "heal-five-costs", "joiner-in-debt"] {
         let scenario = load(&format!("../crates/sim/tests/found/{name}"));
         let seeds: Vec<u64> = (0..scenario.seeds).map(|n| scenario.seed + n).collect();
         let results = run_all(&scenario, &scenario.strategies, &seeds, 2, &|_| {});

@@ -3,6 +3,7 @@
 
 mod compare;
 mod html;
+mod over_time;
 mod plot;
 mod words;
 

@@ -8,6 +8,7 @@ use crate::strategy;
 
 fn results() -> Vec<RunResult> {
     let text = "
+question = 'What <now>?'
 duration = '3s'
 [nodes]
 count = 4
@@ -75,19 +76,22 @@ fn a_comparison_says_what_changed_in_words() {
 fn the_page_is_complete_in_itself_and_escapes_names() {
     let all = results();
     let page = html(&all);
-    for outside in ["http://", "https://", "<script", "@import", "url(", "split <&>"] {
+    for outside in ["http://", "https://", "<script", "@import", "url(", "split <&>", "<now>"] {
         assert!(!page.contains(outside), "{outside}");
     }
-    assert!(page.contains("split &lt;&amp;&gt;") && page.contains("prefers-color-scheme:dark"));
-    // three bars side by side, two plots a run, convergence of those that gossip
-    assert_eq!(page.matches("<svg").count(), 3 + 2 * 3 + 2);
+    assert!(
+        page.contains("split &lt;&amp;&gt;")
+            && page.contains("What &lt;now&gt;?")
+            && page.contains("prefers-color-scheme:dark")
+    );
+    // three bars side by side, the rates of each run, gossip beyond the limit, convergence of those that gossip
+    assert_eq!(page.matches("<svg").count(), 3 + 3 + 1 + 2);
     assert_eq!(page.matches("<svg").count(), page.matches("</svg>").count());
-    assert!(page.matches("class=\"fault\"").count() == 6 && page.matches("class=\"limit\"").count() == 3);
-    assert!(page.contains("strict never went over the limit") && page.contains("gossip went over by"), "{page}");
-    // for looking at it in a browser
-    if let Ok(path) = std::env::var("SPILLGATE_REPORT_TO") {
-        std::fs::write(path, page).expect("a place that can be written to");
-    }
+    assert!(page.matches("class=\"fault\"").count() == 4 && page.matches("class=\"limit\"").count() == 3);
+    assert!(
+        page.contains("<b>strict</b> never went over the limit") && page.contains("<b>gossip</b> went over by"),
+        "{page}"
+    );
 }
 
 #[test]
