@@ -1,17 +1,20 @@
 //! The links to all peers together: who counts, what all of them have confirmed, who is silent. It must not know keys'
 //! states or limits.
 
+mod joint;
 mod peer;
 
+pub use joint::Mark;
 pub use peer::Peer;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crate::counter::Slot;
 use crate::stability::Outlook;
 use crate::time::Nanos;
 use crate::view::{PeerState, ReplicaId};
+use joint::Joint;
 
 /// With nothing to say, a peer still hears from us so often; well below any time after which it would call us silent.
 pub const KEEP_ALIVE: Nanos = Nanos::from_millis(50);
@@ -54,6 +57,10 @@ pub struct Links {
     slots_used: u16,
     slots_free: Vec<Slot>,
     gone: VecDeque<ReplicaId>,
+    /// Where each peer stands in `peers`.
+    places: BTreeMap<ReplicaId, usize>,
+    /// What the live ones came to when all were looked at, and since.
+    joint: Joint,
     own: ReplicaId,
     pace: Pace,
 }
@@ -73,14 +80,23 @@ impl Links {
             slots_used: 0,
             slots_free: Vec::new(),
             gone: VecDeque::new(),
+            places: BTreeMap::new(),
+            joint: Joint::NONE,
             own,
             pace,
         }
     }
 
+    /// Where the link to `replica` stands among [`Self::peers`], until one comes or goes.
+    #[must_use]
+    pub fn place(&self, replica: &ReplicaId) -> Option<usize> {
+        self.places.get(replica).copied()
+    }
+
     /// The link to `replica`.
     pub fn find(&mut self, replica: &ReplicaId) -> Option<&mut Peer> {
-        self.peers.iter_mut().find(|p| p.replica == *replica)
+        let place = self.place(replica)?;
+        self.peers.get_mut(place)
     }
 
     /// Meets a replica. Returns the slot of a forerunner whose place it takes, to be forgotten everywhere; `None` also
@@ -100,14 +116,16 @@ impl Links {
             self.slots_used += 1;
             Slot(self.slots_used)
         });
+        self.places.insert(replica.clone(), self.peers.len());
         self.peers.push(Peer::new(replica.clone(), slot, now, self.tick));
         freed
     }
 
     /// Parts with a replica for good. Returns its slot, which must be forgotten everywhere and then [freed](Self::free).
     pub fn part(&mut self, replica: &ReplicaId) -> Option<Slot> {
-        let place = self.peers.iter().position(|p| p.replica == *replica)?;
+        let place = self.places.remove(replica)?;
         let peer = self.peers.remove(place);
+        self.places.values_mut().filter(|at| **at > place).for_each(|at| *at -= 1);
         if self.gone.len() >= GONE_MAX {
             self.gone.pop_front();
         }
@@ -170,13 +188,43 @@ impl Links {
 
     /// What decisions need to know; also notes which ticks have become common.
     pub fn outlook(&mut self, now: Nanos) -> Outlook {
-        let tick = self.tick;
-        let alive = || self.peers.iter().filter(|p| p.state == PeerState::Alive);
-        let heard = alive().map(|p| p.confirmed(tick)).min().unwrap_or(tick);
-        let stable = alive().map(|p| p.stable_told).min().unwrap_or(tick);
+        self.joint = self.survey();
+        self.conclude(now)
+    }
+
+    /// The same where nothing has changed since but one link, which was at `from` and is at `to` now: quicker.
+    pub fn outlook_after(&mut self, now: Nanos, from: Option<Mark>, to: Option<Mark>) -> Outlook {
+        let known = match (from, to) {
+            (Some(from), Some(to)) => from == to || self.joint.change(from, to),
+            (None, None) => true,
+            _ => false,
+        };
+        if !known {
+            self.joint = self.survey();
+        }
+        debug_assert_eq!(self.joint, self.survey(), "something changed a link without a look at all");
+        self.conclude(now)
+    }
+
+    /// Looks at all peers.
+    fn survey(&self) -> Joint {
+        let mut joint = Joint::NONE;
+        for peer in &self.peers {
+            if let Some(mark) = peer.mark(self.tick) {
+                joint.add(mark);
+            } else if peer.state == PeerState::Silent {
+                joint.silent += 1;
+                joint.dead += u32::from(peer.dead);
+            }
+        }
+        joint
+    }
+
+    fn conclude(&mut self, now: Nanos) -> Outlook {
+        let nobody = Mark { confirmed: self.tick, stable: self.tick, round_trip: Nanos::ZERO };
+        let Mark { confirmed: heard, stable, round_trip } = self.joint.mark().unwrap_or(nobody);
         // once all news is stable, so is every tick since
         let stable = if stable >= self.news_tick { heard } else { stable };
-        let round_trip = alive().map(Peer::round_trip).max().unwrap_or(Nanos::ZERO);
         while let Some((oldest, at)) = self.unconfirmed.front()
             && *oldest <= heard
         {
@@ -185,15 +233,14 @@ impl Links {
             }
             self.unconfirmed.pop_front();
         }
-        let count = |state| self.peers.iter().filter(|p| p.state == state).count();
         let small = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         Outlook {
             replicas: small(self.peers.len() + 1),
-            dead: small(self.peers.iter().filter(|p| p.dead && p.state == PeerState::Silent).count()),
+            dead: self.joint.dead,
             admitted: self.admitted && !self.held,
             heard,
             stable,
-            silent: small(count(PeerState::Silent)),
+            silent: self.joint.silent,
             settle: round_trip.plus(self.pace.interval.times(2)),
         }
     }

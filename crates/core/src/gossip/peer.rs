@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::joint::Mark;
 use crate::counter::Slot;
 use crate::entry::KeyId;
 use crate::time::Nanos;
@@ -140,6 +141,13 @@ impl Peer {
         };
         let oldest = self.in_flight.iter().filter_map(|s| s.tick).chain(waiting).min();
         oldest.map_or(last, |tick| tick.saturating_sub(1))
+    }
+
+    /// What it adds to all live peers together, where it is one; `last` is the newest tick.
+    #[must_use]
+    pub fn mark(&self, last: u64) -> Option<Mark> {
+        let mark = || Mark { confirmed: self.confirmed(last), stable: self.stable_told, round_trip: self.round_trip() };
+        (self.state == PeerState::Alive).then(mark)
     }
 
     /// Whether it has confirmed all there was to say when they met.

@@ -211,7 +211,7 @@ impl Node {
     fn round(&self, now: Now, bytes_max: usize, ask: bool, outbox: &mut impl Outbox) {
         let mut links = self.links.lock();
         // before the tick begins: nothing of it is under way yet, so it would count as confirmed
-        let outlook = links.outlook(now.at);
+        let outlook = self.outlook.load();
         links.tick += 1;
         let tick = links.tick;
         let mut batch = Batch::new(bytes_max);
@@ -264,7 +264,7 @@ impl Node {
         if !peer.unknown.is_empty() {
             let unknown = std::mem::take(&mut peer.unknown);
             let header =
-                Header { unknown, ..peer.next_header(round.now.at, self.own(), round.stable, None, no_keys()) };
+                Header { unknown, ..peer.next_header(round.now.at, self.own(), round.stable, None, self.no_keys()) };
             self.carry(peer, &header, &NO_UPDATES, round.now, outbox);
         }
         for (bytes, keys) in &round.chunks {
@@ -284,9 +284,14 @@ impl Node {
 
     /// A frame without news.
     fn send_bare(&self, round: &Round, peer: &mut Peer, elicit: bool, outbox: &mut impl Outbox) {
-        let mut header = peer.next_header(round.now.at, self.own(), round.stable, None, no_keys());
+        let mut header = peer.next_header(round.now.at, self.own(), round.stable, None, self.no_keys());
         header.flags |= round.ask_flag() | if elicit { FLAG_ELICIT } else { 0 };
         self.carry(peer, &header, &NO_UPDATES, round.now, outbox);
+    }
+
+    /// One for all: most frames carry none.
+    fn no_keys(&self) -> Arc<[KeyId]> {
+        Arc::clone(&self.no_keys)
     }
 
     fn own(&self) -> u64 {
@@ -353,14 +358,17 @@ impl Node {
             return Err(FrameError::Incarnation(header.incarnation, from.clone()));
         }
         let mut links = self.links.lock();
-        if links.find(from).is_none() {
+        if links.place(from).is_none() {
             let freed = links.meet(now.at, from);
             self.forget_slot(&mut links, freed);
+            self.outlook.store(links.outlook(now.at));
         }
-        let before = links.outlook(now.at);
+        let before = self.outlook.load();
         let tick = links.tick;
         let own = self.own();
-        let Some(peer) = links.find(from) else { return Err(FrameError::Stranger(from.clone())) };
+        let Some(place) = links.place(from) else { return Err(FrameError::Stranger(from.clone())) };
+        let peer = &mut links.peers[place];
+        let mark = peer.mark(tick);
         if !peer.receive(&header, now.at) {
             return Ok(Heard::default());
         }
@@ -393,13 +401,13 @@ impl Node {
                 reply.push(&update, REPLY_BYTES_MAX);
             }
         }
-        let Some(peer) = links.find(from) else { return Err(FrameError::Stranger(from.clone())) };
         peer.unknown = unknown;
         if asked || peer.acks_due() {
-            let header = peer.next_header(now.at, own, before.heard, None, no_keys());
+            let header = peer.next_header(now.at, own, before.heard, None, self.no_keys());
             self.carry(peer, &header, &reply.finish(), now, outbox);
         }
-        let after = links.outlook(now.at);
+        let moved = peer.mark(tick);
+        let after = links.outlook_after(now.at, mark, moved);
         self.outlook.store(after);
         let progress = after.heard > before.heard || after.stable > before.stable || after.admitted != before.admitted;
         Ok(Heard { updates: updates.len(), progress: progress || refunds })
@@ -419,10 +427,6 @@ impl Node {
         }
         self.assumed_at.store(if silent.is_empty() { 0 } else { now.at.0.max(1) }, Relaxed);
     }
-}
-
-fn no_keys() -> Arc<[KeyId]> {
-    Arc::from([])
 }
 
 /// Estimates the peer's clock from the time it tells and half the round trip.

@@ -64,6 +64,8 @@ pub struct Node {
     pressed_at: AtomicU64,
     /// When time was last let pass for silent peers; 0 while nobody is silent.
     assumed_at: AtomicU64,
+    /// What a frame without news carries.
+    no_keys: Arc<[KeyId]>,
 }
 
 /// Keys a shard should have room for: with fewer, unevenness would evict keys long before the table is full.
@@ -87,6 +89,7 @@ impl Node {
             pressed: AtomicBool::new(false),
             pressed_at: AtomicU64::new(0),
             assumed_at: AtomicU64::new(0),
+            no_keys: Arc::from([]),
             config,
         }
     }
