@@ -1,28 +1,87 @@
-//! How fast the simulator is: simulated requests a second of real time under `bounded`, at ten nodes, by load.
+//! How fast the simulator is on one core: simulated requests a second of real time, at ten nodes by load, and the time
+//! that a thousand nodes take. Beside each figure stands what it is in steps of a fixed loop, since machines and their
+//! neighbours differ: judge a change by those, or by the instructions that
+//! `valgrind --tool=cachegrind --cache-sim=no` counts.
+//!
+//! ```console
+//! $ cargo bench -p spillgate-sim                              what is stated of it, some two minutes
+//! $ cargo bench -p spillgate-sim -- bounded 10 400000 1       one strategy: nodes, requests a second, seconds
+//! ```
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use spillgate_sim::run::run;
 use spillgate_sim::scenario::Scenario;
 use spillgate_sim::strategy;
 
+/// Strategy, nodes, the limit's rate (half as much again is offered), seconds.
+type Case<'c> = (&'c str, u64, u64, u64);
+
+const CASES: [Case<'static>; 8] = [
+    ("oracle", 10, 400_000, 5),
+    ("gossip", 10, 400_000, 5),
+    ("bounded", 10, 400_000, 5),
+    ("strict", 10, 400_000, 5),
+    ("bounded", 10, 100_000, 5),
+    ("bounded", 10, 10_000, 5),
+    ("bounded", 100, 10_000, 5),
+    ("bounded", 1000, 1000, 60),
+];
+
 #[expect(clippy::disallowed_methods, reason = "real time is what is measured here")]
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let bounded = strategy::find("bounded").ok_or("bounded is gone")?;
-    for rate in [1_000, 10_000, 100_000, 400_000] {
-        let text =
-            format!("duration = '10s'\n[nodes]\ncount = 10\n[[limit]]\nrate = '{rate}/s'\n[[workload]]\nload = 1.5\n");
-        let scenario = Scenario::parse("speed", &text, &|_| Err("it reads no files".to_owned()));
-        let scenario = scenario.map_err(|problems| format!("{problems:?}"))?;
-        let begun = Instant::now();
-        let result = run(&scenario, bounded, 1);
-        let took = begun.elapsed().as_secs_f64();
-        let (requests, frames) = (result.measures.offered.count, result.measures.traffic.count);
-        println!(
-            "{rate}/s: {requests} requests and {frames} frames in {took:.2} s: {:.0} requests, {:.0} events a second",
-            requests as f64 / took,
-            result.events as f64 / took
-        );
-    }
+fn timed<T>(work: impl FnOnce() -> T) -> (Duration, T) {
+    let begun = Instant::now();
+    let result = work();
+    (begun.elapsed(), result)
+}
+
+/// Nanoseconds a step of the fixed loop: a multiplication and a shift that wait for the one before. The best of five.
+fn step_ns() -> f64 {
+    const STEPS: u64 = 20_000_000;
+    let once = |seed: u64| {
+        let (took, end) = timed(|| {
+            (0..STEPS).fold(seed, |state, n| {
+                let next = (state ^ n).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                next ^ (next >> 29)
+            })
+        });
+        std::hint::black_box(end);
+        took.as_secs_f64() * 1e9 / STEPS as f64
+    };
+    (1..=5).map(once).fold(f64::INFINITY, f64::min)
+}
+
+fn measure((name, nodes, rate, seconds): Case<'_>) -> Result<(), Box<dyn std::error::Error>> {
+    let strategy = strategy::find(name).ok_or_else(|| format!("no strategy is called {name}"))?;
+    let text = format!(
+        "duration = '{seconds}s'\n[nodes]\ncount = {nodes}\n[[limit]]\nrate = '{rate}/s'\n[[workload]]\nload = 1.5\n"
+    );
+    let scenario = Scenario::parse("speed", &text, &|_| Err("it reads no files".to_owned()));
+    let scenario = scenario.map_err(|problems| format!("{problems:?}"))?;
+    let step = step_ns();
+    let (took, result) = timed(|| run(&scenario, strategy, 1));
+    let (requests, frames) = (result.measures.offered.count, result.measures.traffic.count);
+    let took = took.as_secs_f64();
+    let each = |count: u64| took * 1e9 / count.max(1) as f64 / step;
+    println!(
+        "{name:8} {nodes:>4} nodes {:>7}/s: {requests:>8} requests, {frames:>8} frames in {took:>6.2} s; {:>8.0} requests/s, \
+         {:>8.0} events/s; {:>6.0} steps a request, {:>5.0} an event (a step: {step:.2} ns), hash {}",
+        rate + rate / 2,
+        requests as f64 / took,
+        result.events as f64 / took,
+        each(requests),
+        each(result.events),
+        result.hash,
+    );
     Ok(())
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    // cargo adds a flag of its own
+    let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    match args.as_slice() {
+        [] => CASES.into_iter().try_for_each(measure),
+        [name, nodes, rate, seconds] => measure((name, nodes.parse()?, rate.parse()?, seconds.parse()?)),
+        _ => Err("give nothing, or: strategy nodes rate seconds".into()),
+    }
 }

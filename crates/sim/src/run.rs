@@ -70,8 +70,11 @@ impl<'s> Recorder<'s> {
         }
         self.hash.note(seen);
         self.measure.note(seen);
-        for checker in &mut self.options.checkers {
-            checker.observe(seen);
+        // these are most of all there is to see, and no claim is about them
+        if !matches!(seen, Observation::Sent { .. } | Observation::Offered(_)) {
+            for checker in &mut self.options.checkers {
+                checker.observe(seen);
+            }
         }
         for observer in &mut self.options.observers {
             observer.observe(seen);
