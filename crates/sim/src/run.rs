@@ -71,7 +71,12 @@ impl<'s> Recorder<'s> {
         self.hash.note(seen);
         self.measure.note(seen);
         // these are most of all there is to see, and no claim is about them
-        if !matches!(seen, Observation::Sent { .. } | Observation::Offered(_)) {
+        let of_interest = match seen {
+            Observation::Sent { .. } | Observation::Offered(_) => false,
+            Observation::Decided(decided) => decided.verdict.allowed,
+            _ => true,
+        };
+        if of_interest {
             for checker in &mut self.options.checkers {
                 checker.observe(seen);
             }
