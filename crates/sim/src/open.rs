@@ -24,7 +24,9 @@ impl Open {
 
     /// Whether the request of that number was waiting; it is not any more.
     pub fn remove(&mut self, id: u64) -> bool {
-        let place = self.queue.partition_point(|(other, _)| *other < id);
+        // the first to come is the first to go, often
+        let first = self.queue.front().is_some_and(|(other, _)| *other == id);
+        let place = if first { 0 } else { self.queue.partition_point(|(other, _)| *other < id) };
         let found = self.queue.get_mut(place).filter(|(other, _)| *other == id);
         let waited = found.is_some_and(|(_, request)| request.take().is_some());
         self.waiting -= usize::from(waited);

@@ -1,5 +1,6 @@
 //! Requests whose answers are held, as the daemon's driver holds them. It must not know nodes.
 
+use std::cmp::Ordering;
 use std::collections::VecDeque;
 
 use spillgate_core::decision::{Decision, Reason};
@@ -59,12 +60,15 @@ impl Waiting {
 
     /// Takes out the one of that number, if it is still held.
     pub fn remove(&mut self, id: u64) -> Option<Held> {
-        // most are answered before their timers run out
-        if self.0.front().is_none_or(|held| held.request.id > id) {
-            return None;
+        // most are answered before their timers run out, and of the others the first runs out first
+        match self.0.front().map(|held| held.request.id.cmp(&id)) {
+            None | Some(Ordering::Greater) => None,
+            Some(Ordering::Equal) => self.0.pop_front(),
+            Some(Ordering::Less) => {
+                let place = self.place(id);
+                self.0.get(place).is_some_and(|held| held.request.id == id).then(|| self.0.remove(place)).flatten()
+            }
         }
-        let place = self.place(id);
-        self.0.get(place).is_some_and(|held| held.request.id == id).then(|| self.0.remove(place)).flatten()
     }
 
     /// Goes through all of them, and keeps those of which `stays` says so.
