@@ -7,8 +7,12 @@ mod peer;
 pub use joint::Mark;
 pub use peer::Peer;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
+use std::hash::Hasher as _;
 use std::sync::Arc;
+
+use hashbrown::HashTable;
+use siphasher::sip::SipHasher13;
 
 use crate::counter::Slot;
 use crate::stability::Outlook;
@@ -57,8 +61,8 @@ pub struct Links {
     slots_used: u16,
     slots_free: Vec<Slot>,
     gone: VecDeque<ReplicaId>,
-    /// Where each peer stands in `peers`.
-    places: BTreeMap<ReplicaId, usize>,
+    /// Where each peer stands in `peers`, by the hash of its replica.
+    places: HashTable<usize>,
     /// What the live ones came to when all were looked at, and since.
     joint: Joint,
     own: ReplicaId,
@@ -80,7 +84,7 @@ impl Links {
             slots_used: 0,
             slots_free: Vec::new(),
             gone: VecDeque::new(),
-            places: BTreeMap::new(),
+            places: HashTable::new(),
             joint: Joint::NONE,
             own,
             pace,
@@ -90,7 +94,12 @@ impl Links {
     /// Where the link to `replica` stands among [`Self::peers`], until one comes or goes.
     #[must_use]
     pub fn place(&self, replica: &ReplicaId) -> Option<usize> {
-        self.places.get(replica).copied()
+        self.places.find(hash(replica), |place| self.peers[*place].replica == *replica).copied()
+    }
+
+    fn index(&mut self, place: usize) {
+        let peers = &self.peers;
+        self.places.insert_unique(hash(&peers[place].replica), place, |place| hash(&peers[*place].replica));
     }
 
     /// The link to `replica`.
@@ -116,16 +125,17 @@ impl Links {
             self.slots_used += 1;
             Slot(self.slots_used)
         });
-        self.places.insert(replica.clone(), self.peers.len());
         self.peers.push(Peer::new(replica.clone(), slot, now, self.tick));
+        self.index(self.peers.len() - 1);
         freed
     }
 
     /// Parts with a replica for good. Returns its slot, which must be forgotten everywhere and then [freed](Self::free).
     pub fn part(&mut self, replica: &ReplicaId) -> Option<Slot> {
-        let place = self.places.remove(replica)?;
+        let place = self.place(replica)?;
         let peer = self.peers.remove(place);
-        self.places.values_mut().filter(|at| **at > place).for_each(|at| *at -= 1);
+        self.places.clear();
+        (0..self.peers.len()).for_each(|place| self.index(place));
         if self.gone.len() >= GONE_MAX {
             self.gone.pop_front();
         }
@@ -255,6 +265,14 @@ impl Links {
     pub fn take_converged(&mut self) -> Vec<Nanos> {
         std::mem::take(&mut self.converged)
     }
+}
+
+/// Peers have shown who they are, so that nobody picks names to collide: the hash needs no secret.
+fn hash(replica: &ReplicaId) -> u64 {
+    let mut hasher = SipHasher13::new();
+    hasher.write_u64(replica.incarnation);
+    hasher.write(replica.node.as_bytes());
+    hasher.finish()
 }
 
 #[cfg(test)]
