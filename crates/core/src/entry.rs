@@ -123,8 +123,9 @@ impl Entry {
         let common = outlook.common(self.rule.spec().accuracy);
         let (unacked, own, others) = match &mut self.news {
             Some(news) => {
-                let own = f64::from(news.demand_confirmed(now.at, outlook.silent > 0));
-                (news.unacked(common), own, news.others)
+                // first: what is confirmed of the demand is known after it
+                let unacked = news.unacked(common);
+                (unacked, f64::from(news.demand_confirmed(now.at, outlook.silent > 0)), news.others)
             }
             None => (0.0, 0.0, 0.0),
         };

@@ -213,21 +213,19 @@ pub fn encode_header(header: &Header, out: &mut Vec<u8>) {
 }
 
 /// A run of updates being packed: what follows a header.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Packer {
+    /// Nothing at all until something is pushed: most frames carry no news. Then their count leads.
     bytes: Vec<u8>,
     count: u8,
-}
-
-impl Default for Packer {
-    fn default() -> Self {
-        Self { bytes: vec![0], count: 0 }
-    }
 }
 
 impl Packer {
     /// Adds `update` unless the run would get longer than `bytes_max`; says whether it did.
     pub fn push(&mut self, update: &Update, bytes_max: usize) -> bool {
+        if self.bytes.is_empty() {
+            self.bytes.push(0);
+        }
         let before = self.bytes.len();
         append(update, &mut self.bytes);
         let fits = self.bytes.len() <= bytes_max || self.count == 0;
@@ -248,7 +246,10 @@ impl Packer {
     /// The bytes that follow a header. A count of at most 250 is one byte of bincode's varint.
     #[must_use]
     pub fn finish(mut self) -> Vec<u8> {
-        self.bytes[0] = self.count;
+        match self.bytes.first_mut() {
+            Some(count) => *count = self.count,
+            None => self.bytes.push(0),
+        }
         self.bytes
     }
 }

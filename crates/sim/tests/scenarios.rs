@@ -1,5 +1,5 @@
 //! The scenarios that are shipped: all can be read, the quick ones come to what they claim. All of them, in full:
-//! `cargo run --release -- simulate simulations/*.toml`.
+//! `cargo run --release -- simulate simulations`.
 
 use std::path::{Path, PathBuf};
 

@@ -3,20 +3,24 @@
 
 mod backlog;
 mod budget;
+mod joint;
 mod peer;
 
+pub use joint::Mark;
 pub use peer::{Cargo, Peer, Word};
 
 use std::collections::VecDeque;
-use std::hash::{Hash, Hasher};
+use std::hash::Hasher as _;
 use std::sync::Arc;
 
+use hashbrown::HashTable;
 use siphasher::sip::SipHasher13;
 
 use crate::counter::Slot;
 use crate::stability::Outlook;
 use crate::time::Nanos;
 use crate::view::{PeerState, ReplicaId};
+use joint::Joint;
 
 /// With nothing to say, a peer still hears from us so often; well below any time after which it would call us silent.
 pub const KEEP_ALIVE: Nanos = Nanos::from_millis(50);
@@ -63,6 +67,10 @@ pub struct Links {
     gone: VecDeque<ReplicaId>,
     /// Peers that have told all they have to say anew, and since when they did.
     retold: Vec<(Slot, Nanos)>,
+    /// Where each peer stands in `peers`, by the hash of its replica.
+    places: HashTable<usize>,
+    /// What the live ones came to when all were looked at, and since.
+    joint: Joint,
     own: ReplicaId,
     pace: Pace,
     /// Of all replicas that count, this one included: equal where two nodes count the same ones.
@@ -85,7 +93,7 @@ impl Links {
     #[must_use]
     pub fn new(own: ReplicaId, pace: Pace, admitted: bool) -> Self {
         Self {
-            members: digest(&own),
+            members: hash(&own),
             peers: Vec::new(),
             tick: 0,
             admitted,
@@ -98,14 +106,28 @@ impl Links {
             slots_free: Vec::new(),
             gone: VecDeque::new(),
             retold: Vec::new(),
+            places: HashTable::new(),
+            joint: Joint::NONE,
             own,
             pace,
         }
     }
 
+    /// Where the link to `replica` stands among [`Self::peers`], until one comes or goes.
+    #[must_use]
+    pub fn place(&self, replica: &ReplicaId) -> Option<usize> {
+        self.places.find(hash(replica), |place| self.peers[*place].replica == *replica).copied()
+    }
+
+    fn index(&mut self, place: usize) {
+        let peers = &self.peers;
+        self.places.insert_unique(hash(&peers[place].replica), place, |place| hash(&peers[*place].replica));
+    }
+
     /// The link to `replica`.
     pub fn find(&mut self, replica: &ReplicaId) -> Option<&mut Peer> {
-        self.peers.iter_mut().find(|p| p.replica == *replica)
+        let place = self.place(replica)?;
+        self.peers.get_mut(place)
     }
 
     /// Meets a replica. Returns the slot of a forerunner whose place it takes, to be forgotten everywhere; `None` also
@@ -128,8 +150,9 @@ impl Links {
             self.slots_used += 1;
             Slot(self.slots_used)
         });
-        self.members ^= digest(replica);
+        self.members ^= hash(replica);
         self.peers.push(Peer::new(replica.clone(), slot, now, self.tick));
+        self.index(self.peers.len() - 1);
         freed
     }
 
@@ -166,9 +189,11 @@ impl Links {
     }
 
     fn remove(&mut self, replica: &ReplicaId) -> Option<Peer> {
-        let place = self.peers.iter().position(|p| p.replica == *replica)?;
+        let place = self.place(replica)?;
         let peer = self.peers.remove(place);
-        self.members ^= digest(&peer.replica);
+        self.places.clear();
+        (0..self.peers.len()).for_each(|place| self.index(place));
+        self.members ^= hash(&peer.replica);
         Some(peer)
     }
 
@@ -242,9 +267,9 @@ impl Links {
         }
         let surplus = theirs ^ self.members;
         let unheard = || self.peers.iter().filter(|p| p.hearsay).map(|p| &p.replica);
-        match unheard().find(|replica| digest(replica) == surplus) {
+        match unheard().find(|replica| hash(replica) == surplus) {
             Some(one) => vec![one.clone()],
-            None if unheard().fold(0, |all, replica| all ^ digest(replica)) == surplus => unheard().cloned().collect(),
+            None if unheard().fold(0, |all, replica| all ^ hash(replica)) == surplus => unheard().cloned().collect(),
             None => Vec::new(),
         }
     }
@@ -287,13 +312,43 @@ impl Links {
 
     /// What decisions need to know; also notes which ticks have become common.
     pub fn outlook(&mut self, now: Nanos) -> Outlook {
-        let tick = self.tick;
-        let alive = || self.peers.iter().filter(|p| p.state == PeerState::Alive);
-        let heard = alive().map(|p| p.confirmed(tick)).min().unwrap_or(tick);
-        let stable = alive().map(|p| p.stable_told).min().unwrap_or(tick);
+        self.joint = self.survey();
+        self.conclude(now)
+    }
+
+    /// The same where nothing has changed since but one link, which was at `from` and is at `to` now: quicker.
+    pub fn outlook_after(&mut self, now: Nanos, from: Option<Mark>, to: Option<Mark>) -> Outlook {
+        let known = match (from, to) {
+            (Some(from), Some(to)) => from == to || self.joint.change(from, to),
+            (None, None) => true,
+            _ => false,
+        };
+        if !known {
+            self.joint = self.survey();
+        }
+        debug_assert_eq!(self.joint, self.survey(), "something changed a link without a look at all");
+        self.conclude(now)
+    }
+
+    /// Looks at all peers.
+    fn survey(&self) -> Joint {
+        let mut joint = Joint::NONE;
+        for peer in &self.peers {
+            if let Some(mark) = peer.mark(self.tick) {
+                joint.add(mark);
+            } else if peer.state == PeerState::Silent {
+                joint.silent += 1;
+                joint.dead += u32::from(peer.dead);
+            }
+        }
+        joint
+    }
+
+    fn conclude(&mut self, now: Nanos) -> Outlook {
+        let nobody = Mark { confirmed: self.tick, stable: self.tick, round_trip: Nanos::ZERO };
+        let Mark { confirmed: heard, stable, round_trip } = self.joint.mark().unwrap_or(nobody);
         // once all news is stable, so is every tick since
         let stable = if stable >= self.news_tick { heard } else { stable };
-        let round_trip = alive().map(Peer::round_trip).max().unwrap_or(Nanos::ZERO);
         while let Some((oldest, at)) = self.unconfirmed.front()
             && *oldest <= heard
         {
@@ -302,15 +357,14 @@ impl Links {
             }
             self.unconfirmed.pop_front();
         }
-        let count = |state| self.peers.iter().filter(|p| p.state == state).count();
         let small = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         Outlook {
             replicas: small(self.peers.len() + 1),
-            dead: small(self.peers.iter().filter(|p| p.dead && p.state == PeerState::Silent).count()),
+            dead: self.joint.dead,
             admitted: self.admitted && !self.held,
             heard,
             stable,
-            silent: small(count(PeerState::Silent)),
+            silent: self.joint.silent,
             settle: round_trip.plus(self.pace.interval.times(2)),
         }
     }
@@ -342,11 +396,12 @@ fn patience(pace: &Pace, peer: &Peer) -> Nanos {
     pace.stale_after.max(peer.round_trip().times(STALE_ROUND_TRIPS))
 }
 
-/// A replica's part in the digest of members, which is the exclusive or of all parts.
-fn digest(replica: &ReplicaId) -> u64 {
+/// A replica's hash, also its part in the digest of members, which is the exclusive or of all parts. Peers have shown who
+/// they are, so that nobody picks names to collide: the hash needs no secret.
+fn hash(replica: &ReplicaId) -> u64 {
     let mut hasher = SipHasher13::new();
-    replica.node.as_bytes().hash(&mut hasher);
-    replica.incarnation.hash(&mut hasher);
+    hasher.write_u64(replica.incarnation);
+    hasher.write(replica.node.as_bytes());
     hasher.finish()
 }
 

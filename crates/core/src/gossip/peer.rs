@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::backlog::{Backlog, Keys};
 use super::budget::Budget;
+use super::joint::Mark;
 use crate::counter::Slot;
 use crate::entry::KeyId;
 use crate::time::Nanos;
@@ -112,6 +113,8 @@ pub struct Peer {
     /// The newest stable tick that it has confirmed hearing of.
     pub stable_told: u64,
     in_flight: VecDeque<Sent>,
+    /// One for all: most frames carry none.
+    no_keys: Arc<[KeyId]>,
     /// When frames were sent, with their numbers: also of those that were given up for lost, since on a slow path that is
     /// where the round trip is learnt.
     sent_times: VecDeque<(u64, Nanos)>,
@@ -158,6 +161,7 @@ impl Peer {
             frames: (0, 0, 0),
             stable_told: 0,
             in_flight: VecDeque::new(),
+            no_keys: Arc::from([]),
             sent_times: VecDeque::new(),
             backlog: Backlog::Everything(tick),
             budget: Budget::new(),
@@ -188,6 +192,13 @@ impl Peer {
     #[must_use]
     pub const fn knows_members(&self) -> bool {
         self.members_told
+    }
+
+    /// What it adds to all live peers together, where it is one; `last` is the newest tick.
+    #[must_use]
+    pub fn mark(&self, last: u64) -> Option<Mark> {
+        let mark = || Mark { confirmed: self.confirmed(last), stable: self.stable_told, round_trip: self.round_trip() };
+        (self.state == PeerState::Alive).then(mark)
     }
 
     /// Whether it has confirmed all there was to say when they met.
@@ -261,7 +272,7 @@ impl Peer {
         self.owes_ack = false;
         self.received_unacked = 0;
         let tick = cargo.as_ref().map(|c| c.tick);
-        let (bytes, keys) = cargo.map_or_else(|| (0, Arc::from([])), |c| (c.bytes, c.keys));
+        let (bytes, keys) = cargo.map_or_else(|| (0, Arc::clone(&self.no_keys)), |c| (c.bytes, c.keys));
         self.budget.sent(bytes);
         self.in_flight.push_back(Sent { seq: self.seq, at: now, tick, stable, bytes, keys });
         if self.sent_times.len() >= SENT_TIMES_MAX {

@@ -242,7 +242,7 @@ impl Node {
     fn round(&self, now: Now, bytes_max: usize, ask: bool, outbox: &mut impl Outbox) {
         let mut links = self.links.lock();
         // before the tick begins: nothing of it is under way yet, so it would count as confirmed
-        let outlook = links.outlook(now.at);
+        let outlook = self.outlook.load();
         links.tick += 1;
         let tick = links.tick;
         let mut batch = Batch::new(bytes_max);
@@ -391,12 +391,15 @@ impl Node {
             return Err(FrameError::Incarnation(header.incarnation, from.clone()));
         }
         let mut links = self.links.lock();
-        if links.find(from).is_none() {
+        if links.place(from).is_none() {
             self.meet(&mut links, from, now);
+            self.publish(links.outlook(now.at));
         }
-        let before = links.outlook(now.at);
+        let before = self.outlook.load();
         let (tick, word) = (links.tick, links.word(before.heard));
-        let Some(peer) = links.find(from) else { return Err(FrameError::Stranger(from.clone())) };
+        let Some(place) = links.place(from) else { return Err(FrameError::Stranger(from.clone())) };
+        let peer = &mut links.peers[place];
+        let mark = peer.mark(tick);
         if !peer.receive(&header, now.at) {
             return Ok(Heard::default());
         }
@@ -429,13 +432,13 @@ impl Node {
                 reply.push(&update, REPLY_BYTES_MAX);
             }
         }
-        let Some(peer) = links.find(from) else { return Err(FrameError::Stranger(from.clone())) };
         peer.unknown = unknown;
         if asked || peer.acks_due() {
             let header = peer.next_header(now.at, word, None);
             self.carry(peer, &header, &reply.finish(), now, outbox);
         }
-        let after = links.outlook(now.at);
+        let moved = peer.mark(tick);
+        let after = links.outlook_after(now.at, mark, moved);
         self.publish(after);
         let progress = after.heard > before.heard || after.stable > before.stable || after.admitted != before.admitted;
         Ok(Heard { updates: updates.len(), progress: progress || refunds })

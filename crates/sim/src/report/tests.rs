@@ -42,7 +42,33 @@ fn the_table_has_a_line_a_run_and_every_violation() {
     let lines: Vec<&str> = text.lines().collect();
     assert!(lines[0] == "split <&>" && lines[1].contains("over tokens"), "{text}");
     assert!(lines[2].starts_with("  oracle") && lines[4].contains("unconfirmed"), "{text}");
-    assert!(lines[5].contains("seed 1 at 1.500000 s, key api/k: 3 over") && lines[6].contains("replay:"), "{text}");
+    assert!(lines[5].starts_with("  nobody goes over by less and admits more than strict"), "{text}");
+    assert!(lines[6].contains("strict, promise: seed 1 at 1.500000 s, key api/k: 3 over"), "{text}");
+    assert!(lines[7].contains("replay:"), "{text}");
+}
+
+#[test]
+fn who_goes_over_by_no_more_and_admits_more_is_named() {
+    let mut all = results();
+    let who = |all: &[RunResult]| -> Vec<(String, bool)> {
+        rivals(all).map(|rival| (rival.other.strategy.clone(), rival.less_over)).collect()
+    };
+    // the oracle is no real system, gossip is ours
+    assert_eq!(who(&all), []);
+    let mut other = all[0].clone();
+    other.strategy = "central".into();
+    all.push(other);
+    assert_eq!(who(&all), [("central".to_owned(), false)]);
+    assert!(terminal(&all).contains("as little over and more admitted: central\n"));
+    all[2].measures.limits[0].overshoot = 2.0;
+    assert_eq!(who(&all), [("central".to_owned(), true)]);
+    assert!(terminal(&all).contains("  OUTDONE strict: less over and more admitted: central\n"));
+    // of another seed, or no more admitted
+    all[3].seed = 2;
+    assert_eq!(who(&all), []);
+    all[3].seed = 1;
+    all[3].measures.admitted = all[2].measures.admitted;
+    assert_eq!(who(&all), []);
 }
 
 #[test]

@@ -20,7 +20,7 @@ use super::Strategy;
 use crate::observe::{Fault, Observation, Reason, Request, Verdict};
 use crate::scenario::{Endpoint, KeyIndex, LimitIndex, Scenario, limits_with};
 use crate::world::{Message, World};
-use held::{Held, hold_time, refusal};
+use held::{Held, Refusals, hold_time, refusal};
 use joining::Joining;
 use replica::{Post, Replica};
 
@@ -105,7 +105,7 @@ impl Strategy for Spillgate {
         }
         let start = world.clock(request.node).at;
         let held = Held { request: *request, start, wait, decision, wakes: None };
-        self.hold(world, Box::new(held));
+        self.hold(world, held);
     }
 
     fn deliver(&mut self, world: &mut World<'_, Word>, from: Endpoint, to: Endpoint, word: &Word) {
@@ -380,42 +380,66 @@ fn verdict(decision: &Decision) -> Verdict {
 
 impl Spillgate {
     /// Keeps a request that may become grantable, and sees to it that it is tried again in time.
-    fn hold(&mut self, world: &mut World<'_, Word>, mut held: Box<Held>) {
-        let node = held.request.node;
-        let now = world.clock(node).at;
-        let wakes = held.wakes_at(now);
-        if held.wakes.is_none_or(|at| wakes < at) {
-            world.timer(node, wakes.since(now), HELD + held.request.id);
-            held.wakes = Some(wakes);
-        }
-        if let Some(replica) = &mut self.replicas[node] {
-            replica.held.insert(held.request.id, held);
+    fn hold(&mut self, world: &mut World<'_, Word>, mut held: Held) {
+        wake_in_time(world, &mut held);
+        if let Some(replica) = &mut self.replicas[held.request.node] {
+            replica.held.insert(held);
         }
     }
 
     fn try_again(&mut self, world: &mut World<'_, Word>, node: Endpoint, id: u64) {
-        let Some(mut held) = self.replicas[node].as_mut().and_then(|r| r.held.remove(&id)) else { return };
-        let now = world.clock(node).at;
+        let Some(mut held) = self.replicas[node].as_mut().and_then(|r| r.held.remove(id)) else { return };
+        if self.stays(world, &mut held, &mut Refusals::default())
+            && let Some(replica) = &mut self.replicas[node]
+        {
+            replica.held.insert(held);
+        }
+    }
+
+    /// Tries a held request again; says whether it is still held, else it is answered.
+    ///
+    /// What was `refused` at this very instant is not asked for once more: the node would say the same. It costs the
+    /// simulator most of its time where many requests wait.
+    fn stays(&mut self, world: &mut World<'_, Word>, held: &mut Held, refused: &mut Refusals) -> bool {
+        let now = world.clock(held.request.node).at;
         if held.wakes.is_some_and(|at| at <= now) {
             held.wakes = None;
         }
-        held.decision = self.check(world, &held.request, Attempt::Again(refusal(&held.decision)));
+        held.decision = match refused.of(&held.request) {
+            Some(decision) => decision,
+            None => {
+                let decision = self.check(world, &held.request, Attempt::Again(refusal(&held.decision)));
+                refused.note(&held.request, decision);
+                decision
+            }
+        };
         if held.decision.allowed || held.left(now) == Nanos::ZERO {
             world.decide(&held.request, verdict(&held.decision));
-        } else {
-            self.hold(world, held);
+            return false;
         }
+        wake_in_time(world, held);
+        true
     }
 
     /// Something may have become grantable: all that is held is tried again, in the order in which it came.
     fn progress(&mut self, world: &mut World<'_, Word>, node: Endpoint) {
-        let Some(replica) = &self.replicas[node] else { return };
-        if replica.held.is_empty() {
-            return;
+        let Some(replica) = self.replicas[node].as_mut().filter(|r| !r.held.is_empty()) else { return };
+        let mut all = std::mem::take(&mut replica.held);
+        let mut refused = Refusals::default();
+        all.retain(|held| self.stays(world, held, &mut refused));
+        if let Some(replica) = &mut self.replicas[node] {
+            replica.held = all;
         }
-        let all: Vec<u64> = replica.held.keys().copied().collect();
-        for id in all {
-            self.try_again(world, node, id);
-        }
+    }
+}
+
+/// Sets a timer for a held request, where none is that runs out early enough.
+fn wake_in_time(world: &mut World<'_, Word>, held: &mut Held) {
+    let node = held.request.node;
+    let now = world.clock(node).at;
+    let wakes = held.wakes_at(now);
+    if held.wakes.is_none_or(|at| wakes < at) {
+        world.timer(node, wakes.since(now), HELD + held.request.id);
+        held.wakes = Some(wakes);
     }
 }
