@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use metrics::Histogram;
 use spillgate_core::decision::{Check, CheckError, Decision, LimitRef, Reason, Refunded};
 use spillgate_core::limit::Limits;
-use spillgate_core::node::{Attempt, FrameError, Node, NodeConfig, Outbox, Told};
+use spillgate_core::node::{Attempt, FrameError, Node, NodeConfig, Outbox, Restored, Told};
 use spillgate_core::time::{Nanos, Now};
 use spillgate_core::view::{Explanation, PeerView, ReplicaId, TopBy, TopKey};
 use spillgate_core::wire::DecodeError;
@@ -320,6 +320,14 @@ impl Driver {
     /// [`DecodeError`]; nothing was changed then.
     pub fn message(&self, bytes: &[u8], asked: bool) -> Result<Told, DecodeError> {
         self.0.node.handle_message(bytes, asked, self.now())
+    }
+
+    /// Takes in a slice of an earlier run's table, see [`Node::restore`].
+    ///
+    /// # Errors
+    /// [`DecodeError`]; nothing was changed then.
+    pub fn restore(&self, slice: &[u8]) -> Result<Restored, DecodeError> {
+        self.0.node.restore(slice, self.now())
     }
 
     /// The node stood still while its peers went on, see [`Node::doubt`].

@@ -11,6 +11,7 @@ use crate::cluster::{Cluster, MemberState};
 use crate::config::Config;
 use crate::driver::Driver;
 use crate::metrics::{Metrics, Sample};
+use crate::snapshot::Store;
 use spillgate_core::view::PeerState;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -25,6 +26,7 @@ pub(super) struct Steward {
     driver: Driver,
     metrics: Arc<Metrics>,
     cluster: Option<Cluster>,
+    store: Option<Arc<Store>>,
     cluster_name: Option<String>,
     readiness: AtomicU8,
     file: Option<PathBuf>,
@@ -38,6 +40,7 @@ impl Steward {
         driver: Driver,
         metrics: Arc<Metrics>,
         cluster: Option<Cluster>,
+        store: Option<Arc<Store>>,
         config: &Config,
         file: Option<PathBuf>,
         load: LoadConfig,
@@ -47,6 +50,7 @@ impl Steward {
             driver,
             metrics,
             cluster,
+            store,
             cluster_name: config.cluster.as_ref().map(|c| c.name.clone()),
             readiness: AtomicU8::new(JOINING),
             file,
@@ -102,6 +106,7 @@ impl Control for Steward {
             evictions: self.driver.node().evictions(),
             bytes: (self.traffic.sent.load(Relaxed), self.traffic.received.load(Relaxed)),
             frames_refused: self.traffic.refused.load(Relaxed),
+            snapshots: self.store.as_ref().map(|s| s.written()),
             version: VERSION,
         })
     }

@@ -17,6 +17,7 @@ mod http;
 mod listeners;
 mod metrics;
 mod multi;
+mod persistence;
 mod refusals;
 mod reload;
 mod secret;

@@ -5,6 +5,7 @@
 
 mod bucket;
 mod fixed_window;
+mod kept;
 mod level;
 mod sliding_window;
 #[cfg(test)]
@@ -13,6 +14,7 @@ mod window;
 
 pub use bucket::Bucket;
 pub use fixed_window::FixedWindow;
+pub use kept::Kept;
 pub use level::Level;
 pub use sliding_window::SlidingWindow;
 pub use window::CLOCK_TOLERANCE;

@@ -53,6 +53,9 @@ pub struct Links {
     converged: Vec<Nanos>,
     slots_used: u16,
     slots_free: Vec<Slot>,
+    /// Replicas of this node's snapshot, whose counters it brought along: peers that may come again, and runs that are
+    /// over, this node's own last one among them.
+    kept: Vec<(ReplicaId, Slot)>,
     gone: VecDeque<ReplicaId>,
     own: ReplicaId,
     pace: Pace,
@@ -72,6 +75,7 @@ impl Links {
             converged: Vec::new(),
             slots_used: 0,
             slots_free: Vec::new(),
+            kept: Vec::new(),
             gone: VecDeque::new(),
             own,
             pace,
@@ -96,18 +100,67 @@ impl Links {
         let forerunner = self.peers.iter().find(|p| p.replica.node == replica.node).map(|p| p.replica.clone());
         let freed = forerunner.and_then(|old| self.part(&old));
         // not given away again in this very call: the freed slot must be forgotten first
-        let slot = self.slots_free.pop().unwrap_or_else(|| {
-            self.slots_used += 1;
-            Slot(self.slots_used)
-        });
+        let slot = self.kept(replica).unwrap_or_else(|| self.take_slot());
         self.peers.push(Peer::new(replica.clone(), slot, now, self.tick));
         freed
+    }
+
+    fn take_slot(&mut self) -> Slot {
+        self.slots_free.pop().unwrap_or_else(|| {
+            self.slots_used += 1;
+            Slot(self.slots_used)
+        })
+    }
+
+    /// A slot for the counters of a replica that this node's snapshot names; `None` when it names too many.
+    pub fn keep(&mut self, replica: &ReplicaId) -> Option<Slot> {
+        if let Some(slot) = self.kept(replica) {
+            return Some(slot);
+        }
+        if self.kept.len() > PEERS_MAX || *replica == self.own {
+            return None;
+        }
+        let met = self.peers.iter().find(|p| p.replica == *replica).map(|p| p.slot);
+        let slot = met.unwrap_or_else(|| self.take_slot());
+        self.kept.push((replica.clone(), slot));
+        Some(slot)
+    }
+
+    /// The slot of a replica that this node's snapshot names.
+    #[must_use]
+    pub fn kept(&self, replica: &ReplicaId) -> Option<Slot> {
+        self.kept.iter().find(|(kept, _)| kept == replica).map(|(_, slot)| *slot)
+    }
+
+    /// The slot of this node's own last run, where its snapshot was found.
+    #[must_use]
+    pub fn own_before(&self) -> Option<Slot> {
+        let own = self.kept.iter().filter(|(kept, _)| kept.node == self.own.node);
+        own.max_by_key(|(kept, _)| kept.incarnation).map(|(_, slot)| *slot)
+    }
+
+    /// Every replica whose counters this node may hold: itself, its peers, those of its snapshot.
+    pub fn replicas(&self) -> impl Iterator<Item = (&ReplicaId, Slot)> {
+        let peers = self.peers.iter().map(|p| (&p.replica, p.slot));
+        let met = |kept: &ReplicaId| self.peers.iter().any(|p| p.replica == *kept);
+        let kept = self.kept.iter().filter(move |(kept, _)| !met(kept)).map(|(kept, slot)| (kept, *slot));
+        std::iter::once((&self.own, Slot::OWN)).chain(peers).chain(kept)
+    }
+
+    /// Forgets the snapshot's replicas. Returns the slots of those that are not peers now, to be forgotten everywhere and
+    /// then [freed](Self::free).
+    pub fn let_go(&mut self) -> Vec<Slot> {
+        let kept = std::mem::take(&mut self.kept);
+        let gone = |(_, slot): &(ReplicaId, Slot)| self.peers.iter().all(|p| p.slot != *slot);
+        kept.iter().filter(|kept| gone(kept)).map(|(_, slot)| *slot).collect()
     }
 
     /// Parts with a replica for good. Returns its slot, which must be forgotten everywhere and then [freed](Self::free).
     pub fn part(&mut self, replica: &ReplicaId) -> Option<Slot> {
         let place = self.peers.iter().position(|p| p.replica == *replica)?;
         let peer = self.peers.remove(place);
+        // its slot will be another's
+        self.kept.retain(|(_, slot)| *slot != peer.slot);
         if self.gone.len() >= GONE_MAX {
             self.gone.pop_front();
         }

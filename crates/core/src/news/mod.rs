@@ -78,6 +78,8 @@ pub struct News {
     pub busy: Nanos,
     /// While a peer is silent: what it is assumed to spend, and own charges that it has not confirmed.
     pub silence: Option<Box<Silence>>,
+    /// Tokens that this node's earlier run granted and that nobody may have heard of, as its snapshot has it.
+    pub unheard_before: u64,
 }
 
 impl News {
@@ -102,6 +104,7 @@ impl News {
             listed: false,
             busy: now,
             silence: None,
+            unheard_before: 0,
         }
     }
 
@@ -120,6 +123,15 @@ impl News {
             }
             None => unacked,
         }
+    }
+
+    /// Own charges, tokens, that not every peer has confirmed hearing of, whatever the limit's accuracy makes of it;
+    /// `heard` is the newest tick that all have confirmed that are not silent.
+    #[must_use]
+    pub fn unheard(&self, heard: u64) -> u64 {
+        let unconfirmed = self.granted - self.spans.told_by(heard);
+        let held = self.silence.as_ref().map_or(0.0, |silence| silence.held + silence.held_before);
+        self.unheard_before.saturating_add(unconfirmed).saturating_add(held as u64)
     }
 
     /// The own demand that every peer has heard of, tokens a second; while one is `silent`, what all had heard before.

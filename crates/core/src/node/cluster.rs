@@ -174,7 +174,7 @@ impl Node {
         self.outlook.store(links.outlook(now.at));
     }
 
-    fn forget_slot(&self, links: &mut Links, slot: Option<Slot>) {
+    pub(super) fn forget_slot(&self, links: &mut Links, slot: Option<Slot>) {
         if let Some(slot) = slot {
             for shard in &self.shards {
                 shard.0.lock().forget(slot);
@@ -194,6 +194,7 @@ impl Node {
             let freed = links.part(&replica);
             self.forget_slot(&mut links, freed);
         }
+        self.let_go_of_snapshot(&mut links, now);
         let outlook = links.outlook(now.at);
         self.outlook.store(outlook);
         let silent = links.silent();
