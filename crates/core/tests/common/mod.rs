@@ -157,8 +157,18 @@ impl Cluster {
 
     /// Node `to` asks `from` for its table.
     pub fn bring(&self, from: usize, to: usize) {
-        for chunk in self.node(from).state_chunks(self.present()) {
-            self.node(to).handle_message(&chunk, true, self.present()).expect("a chunk");
+        self.take(to, &self.table(from));
+    }
+
+    /// What node `i` brings to those who ask.
+    pub fn table(&self, i: usize) -> Vec<Vec<u8>> {
+        self.node(i).state_chunks(self.present()).collect()
+    }
+
+    /// Node `to` takes in a table that it asked for.
+    pub fn take(&self, to: usize, table: &[Vec<u8>]) {
+        for chunk in table {
+            self.node(to).handle_message(chunk, true, self.present()).expect("a chunk");
         }
     }
 
