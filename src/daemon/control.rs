@@ -69,6 +69,12 @@ impl Steward {
         let _ = self.readiness.compare_exchange(JOINING, READY, Relaxed, Relaxed);
     }
 
+    /// Whether peers send this node away: then it is as one that has not joined yet.
+    pub(super) fn set_refused(&self, refused: bool) {
+        let (from, to) = if refused { (READY, JOINING) } else { (JOINING, READY) };
+        let _ = self.readiness.compare_exchange(from, to, Relaxed, Relaxed);
+    }
+
     pub(super) fn begin_draining(&self) {
         self.readiness.store(DRAINING, Relaxed);
     }
