@@ -7,8 +7,10 @@ mod daemon;
 mod http1;
 mod nodes;
 mod relay;
+mod world;
 
 mod accuracy;
+mod churn;
 mod cluster;
 mod commands;
 mod demo;

@@ -265,7 +265,7 @@ impl Entry {
         self.news_or(now.at, totals);
         if let Some(window) = update.window {
             let before = self.meter.window();
-            self.meter.roll_to(&self.rule, window);
+            self.meter.roll_to(&self.rule, now, window);
             self.window_moved(before);
         }
         let capacity = self.rule.capacity();

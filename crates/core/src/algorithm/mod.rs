@@ -162,13 +162,13 @@ impl Meter {
 
     /// Follows a peer into its later window; nothing happens when `window` is not later, or for a bucket.
     ///
-    /// Call [`Self::roll`] before: a window that is ahead of the present by more than [`CLOCK_TOLERANCE`] is not
+    /// Call [`Self::roll`] before: a window that begins later than [`CLOCK_TOLERANCE`] from now is not
     /// followed. The next roll would only come back from it, and a peer's broken clock would have renewed the quota.
-    pub fn roll_to(&mut self, rule: &Rule, window: u64) {
+    pub fn roll_to(&mut self, rule: &Rule, now: Now, window: u64) {
         match self {
             Self::Bucket(_) => {}
-            Self::Fixed(m) => *m = m.rolled_to(rule, window),
-            Self::Sliding(m) => *m = m.rolled_to(rule, window),
+            Self::Fixed(m) => *m = m.rolled_to(rule, now, window),
+            Self::Sliding(m) => *m = m.rolled_to(rule, now, window),
         }
     }
 

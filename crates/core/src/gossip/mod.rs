@@ -157,14 +157,21 @@ impl Links {
 
     /// Parts with a replica for good. Returns its slot, which must be forgotten everywhere and then [freed](Self::free).
     pub fn part(&mut self, replica: &ReplicaId) -> Option<Slot> {
+        let slot = self.lose(replica)?;
+        if self.gone.len() >= GONE_MAX {
+            self.gone.pop_front();
+        }
+        self.gone.push_back(replica.clone());
+        Some(slot)
+    }
+
+    /// Gives up a replica that was not heard of for too long: it may come again, as one that was never met. Returns its
+    /// slot as [`Self::part`] does.
+    pub fn lose(&mut self, replica: &ReplicaId) -> Option<Slot> {
         let place = self.peers.iter().position(|p| p.replica == *replica)?;
         let peer = self.peers.remove(place);
         // its slot will be another's
         self.kept.retain(|(_, slot)| *slot != peer.slot);
-        if self.gone.len() >= GONE_MAX {
-            self.gone.pop_front();
-        }
-        self.gone.push_back(peer.replica);
         Some(peer.slot)
     }
 

@@ -191,7 +191,7 @@ impl Node {
         let place = (links.tick % places) as usize;
         self.shards[place].0.lock().sweep(now);
         for replica in links.judge(now.at) {
-            let freed = links.part(&replica);
+            let freed = links.lose(&replica);
             self.forget_slot(&mut links, freed);
         }
         self.let_go_of_snapshot(&mut links, now);
