@@ -21,7 +21,7 @@ use spillgate_core::node::NodeConfig;
 use spillgate_core::time::Nanos;
 use spillgate_core::view::ReplicaId;
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use crate::api::{self, Api, Token};
@@ -164,7 +164,8 @@ impl Daemon {
 
     fn router(&mut self) -> axum::Router {
         let control = self.steward.clone();
-        api::router(Api { driver: self.driver.clone(), control, token: self.token.take() })
+        let checks = Semaphore::new(api::CHECKS_MAX);
+        api::router(Api { driver: self.driver.clone(), control, token: self.token.take(), checks })
     }
 
     fn start_gossip(&self, tasks: &mut JoinSet<()>, stopped: &watch::Receiver<bool>) {

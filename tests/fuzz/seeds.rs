@@ -80,6 +80,15 @@ fn used(algorithm: u8) -> Used {
     if algorithm < 2 { Used::Bucket(12_000_000_000) } else { Used::Window(MINUTE, 20, 5) }
 }
 
+/// The ends of the ranges, by the place in [`LIMITS`]: mutations seldom set eight bytes at once.
+const EDGES: [(usize, Used); 5] = [
+    (0, Used::Bucket(u64::MAX)),
+    (1, Used::Bucket(1)),
+    (2, Used::Window(u64::MAX, 1 << 62, 0)),
+    (3, Used::Window(0, 1, 1 << 62)),
+    (4, Used::Bucket(0)),
+];
+
 fn replicas() -> Vec<(String, u64)> {
     vec![("b".to_owned(), 7), ("a".to_owned(), 7), ("c".to_owned(), 3)]
 }
@@ -95,6 +104,7 @@ fn messages() -> Vec<Vec<u8>> {
     let items: Vec<StateItem> = LIMITS.map(item).to_vec();
     let chunk = |last, items| encode_message(&Message::StateChunk { last, replicas: replicas(), items });
     let mut messages = vec![encode_message(&Message::StateRequest), chunk(true, vec![]), chunk(true, items.clone())];
+    messages.push(chunk(true, EDGES.map(|(i, used)| StateItem { used, ..items[i].clone() }).to_vec()));
     messages.extend(items.into_iter().map(|item| chunk(false, vec![item])));
     messages
 }
@@ -115,6 +125,7 @@ fn slices() -> Vec<Vec<u8>> {
     };
     let keys: Vec<SavedKey> = (0..).zip(LIMITS).map(|(rule, limit)| saved(rule, limit)).collect();
     let mut slices = vec![encode_slice(&slice(vec![])), encode_slice(&slice(keys.clone()))];
+    slices.push(encode_slice(&slice(EDGES.map(|(i, used)| SavedKey { used, ..keys[i].clone() }).to_vec())));
     slices.extend(keys.into_iter().map(|key| encode_slice(&slice(vec![key]))));
     slices
 }

@@ -22,6 +22,7 @@ use spillgate_core::view::ReplicaId;
 use spillgate_core::wire::slice::{decode_slice, encode_slice};
 use spillgate_core::wire::{decode_frame, decode_message, encode_frame, encode_message};
 use tokio::runtime::Runtime;
+use tokio::sync::Semaphore;
 use tower::ServiceExt as _;
 
 /// A target: what came of the bytes.
@@ -217,7 +218,7 @@ pub fn http(bytes: &[u8]) -> String {
 fn server_of_its_own() -> (Runtime, axum::Router) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let driver = Driver::new(node_config(false), limits(), Histogram::noop());
-    let router = api::router(Api { driver, control: Arc::new(Alone), token: None });
+    let router = api::router(Api { driver, control: Arc::new(Alone), token: None, checks: Semaphore::new(2) });
     (runtime, router)
 }
 

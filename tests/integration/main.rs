@@ -19,6 +19,7 @@ mod http;
 mod listeners;
 mod metrics;
 mod multi;
+mod overload;
 mod persistence;
 mod refusals;
 mod reload;
