@@ -21,6 +21,7 @@ mod metrics;
 mod multi;
 mod overload;
 mod persistence;
+mod private;
 mod refusals;
 mod reload;
 mod secret;
