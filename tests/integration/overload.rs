@@ -131,9 +131,9 @@ async fn one_slow_peer_slows_neither_the_others_nor_the_api() {
         spread.push(start.elapsed());
     }
     spread.sort_unstable();
-    // what goes to c takes 400 ms one way; between a and b it is a few ticks
-    assert!(spread[20] < Duration::from_millis(150), "the median of a charge reaching b is {:?}", spread[20]);
-    assert!(longest < Duration::from_millis(350), "a check took {longest:?}");
+    // whoever waited for c would wait longer than one way to it; between a and b it is a few ticks
+    assert!(spread[20] < slow.delay, "the median of a charge reaching b is {:?}", spread[20]);
+    assert!(longest < slow.delay, "a check took {longest:?}");
     // and c comes to the same in the end
     all_see(&daemons[2..], "k", 1_000_000.0 - 40.0).await;
 }
@@ -265,7 +265,6 @@ async fn a_member_that_lies_harms_no_key_but_those_it_speaks_of_and_speaks_for_n
         demand: f32::MAX,
         describe: Some(describe()),
     };
-    liar.tell(1, vec![absurd(u64::MAX >> 3), absurd(1 << 62)]);
     // others' counters: as a table that nobody asked for
     let count = |replica| StateCount { replica, granted: 1 << 61, refunded: 0, unheard: 0 };
     let others: Vec<(String, u64)> =
@@ -282,7 +281,11 @@ async fn a_member_that_lies_harms_no_key_but_those_it_speaks_of_and_speaks_for_n
     }
     for daemon in &daemons {
         until("the table is refused", async || daemon.logged("a table that nobody asked for") == 1).await;
-        until("the lie has arrived", async || daemon.level("victim").await < 0.0).await;
+        until("the lie has arrived", async || {
+            liar.tell(1, vec![absurd(u64::MAX >> 3), absurd(1 << 62)]);
+            daemon.level("victim").await < 0.0
+        })
+        .await;
         assert_eq!(daemon.level("k").await.round(), 60.0);
     }
     // a lie stays with its key, and a reset mends it
@@ -354,21 +357,22 @@ async fn frames_and_messages_of_a_later_version_are_refused_and_harm_nobody() {
     };
     // of this version, with extensions and flags of a later one
     let known = encode_frame(&Frame { header: header(1), updates: vec![] });
-    later.tell_bytes(&known);
     let heard = async |daemon: &Daemon| {
         let cluster = daemon.get("/v1/cluster").await;
         let members = cluster["members"].as_array().unwrap().clone();
         members.iter().find(|m| m["node"] == "liar").is_some_and(|m| m["frames_received"] == 1)
     };
     for daemon in &daemons {
-        until("it is heard", async || heard(daemon).await).await;
+        // a datagram may be lost, or come before the other end calls this one up; none counts twice
+        until("it is heard", async || {
+            later.tell_bytes(&known);
+            heard(daemon).await
+        })
+        .await;
         assert_eq!(sample(daemon, "spillgate_gossip_refused_frames_total").await, 0.0);
     }
     let mut newer = encode_frame(&Frame { header: header(2), updates: vec![] });
     newer[0] = 2;
-    for _ in 0..50 {
-        later.tell_bytes(&newer);
-    }
     for peer in later.peers() {
         // a kind of message that this version does not know, and one of a later version
         for message in [&[1u8, 77, 1, 2, 3][..], &[2, 0]] {
@@ -376,7 +380,11 @@ async fn frames_and_messages_of_a_later_version_are_refused_and_harm_nobody() {
         }
     }
     for daemon in &daemons {
-        until("they are refused", async || sample(daemon, "spillgate_gossip_refused_frames_total").await >= 25.0).await;
+        until("they are refused", async || {
+            later.tell_bytes(&newer);
+            sample(daemon, "spillgate_gossip_refused_frames_total").await >= 25.0
+        })
+        .await;
         until("both messages are", async || daemon.logged("a message was dropped") == 2).await;
         assert_eq!(
             daemon.logged("version 2 is not 1"),
