@@ -336,3 +336,23 @@ fn no_bytes_are_believed_that_are_no_slice() {
     assert!(fresh.node(0).restore(&long, fresh.present()).is_err());
     assert!(fresh.node(0).is_empty());
 }
+
+/// A joiner may have a table before it has met all that the table speaks of.
+#[test]
+fn a_charge_that_a_table_told_of_is_not_charged_again_when_its_node_is_met() {
+    for algorithm in Algorithm::ALL {
+        let mut cluster = Cluster::new(3, daily(algorithm, Accuracy::default()), MS, 0.0, 17);
+        cluster.settle();
+        cluster.crash(2);
+        spend(&mut cluster, 0, "k", 50);
+        cluster.run(cluster.now + 100 * MS);
+        // it hears nothing of node 0 until it has the table of node 1
+        let away = cluster.nodes[0].take();
+        cluster.start(2);
+        cluster.bring(1, 2);
+        cluster.nodes[0] = away;
+        cluster.introduce(0, 2);
+        cluster.run(cluster.now + SECOND);
+        assert_eq!(level(&cluster, 2, "k").round(), 950.0, "{algorithm:?}");
+    }
+}

@@ -35,6 +35,16 @@ pub struct Pace {
     pub forget_after: Nanos,
 }
 
+/// A replica that was heard of, whose counters have a slot already.
+#[derive(Debug)]
+struct Kept {
+    replica: ReplicaId,
+    slot: Slot,
+    since: Nanos,
+    /// Whether this node's snapshot names it, and not only a peer's table.
+    restored: bool,
+}
+
 /// All links.
 #[derive(Debug)]
 pub struct Links {
@@ -53,9 +63,9 @@ pub struct Links {
     converged: Vec<Nanos>,
     slots_used: u16,
     slots_free: Vec<Slot>,
-    /// Replicas of this node's snapshot, whose counters it brought along: peers that may come again, and runs that are
-    /// over, this node's own last one among them.
-    kept: Vec<(ReplicaId, Slot)>,
+    /// Replicas that were heard of and may not have been met: of this node's snapshot, whose counters it brought along (runs
+    /// that are over, too, this node's own last one among them), and of peers' tables.
+    kept: Vec<Kept>,
     gone: VecDeque<ReplicaId>,
     own: ReplicaId,
     pace: Pace,
@@ -112,47 +122,55 @@ impl Links {
         })
     }
 
-    /// A slot for the counters of a replica that this node's snapshot names; `None` when it names too many.
-    pub fn keep(&mut self, replica: &ReplicaId) -> Option<Slot> {
-        if let Some(slot) = self.kept(replica) {
-            return Some(slot);
-        }
-        if self.kept.len() > PEERS_MAX || *replica == self.own {
-            return None;
+    /// A slot for the counters of a replica that this node's snapshot names, or (not `restored`) a peer's table: when it is
+    /// met, what it tells is set against those. `None` when too many are named.
+    pub fn keep(&mut self, replica: &ReplicaId, restored: bool, now: Nanos) -> Option<Slot> {
+        if *replica == self.own {
+            return Some(Slot::OWN);
         }
         let met = self.peers.iter().find(|p| p.replica == *replica).map(|p| p.slot);
+        let known = self.kept(replica).or(if restored { None } else { met });
+        let over = |other: &ReplicaId| other.node == replica.node && other > replica;
+        let is_over = !restored && (over(&self.own) || self.peers.iter().any(|p| over(&p.replica)));
+        if known.is_some() || is_over || self.kept.len() > PEERS_MAX || self.gone.contains(replica) {
+            return known;
+        }
         let slot = met.unwrap_or_else(|| self.take_slot());
-        self.kept.push((replica.clone(), slot));
+        self.kept.push(Kept { replica: replica.clone(), slot, since: now, restored });
         Some(slot)
     }
 
-    /// The slot of a replica that this node's snapshot names.
+    fn kept(&self, replica: &ReplicaId) -> Option<Slot> {
+        self.kept.iter().find(|k| k.replica == *replica).map(|k| k.slot)
+    }
+
+    /// Whether this node's snapshot names the replica.
     #[must_use]
-    pub fn kept(&self, replica: &ReplicaId) -> Option<Slot> {
-        self.kept.iter().find(|(kept, _)| kept == replica).map(|(_, slot)| *slot)
+    pub fn is_restored(&self, replica: &ReplicaId) -> bool {
+        self.kept.iter().any(|k| k.restored && k.replica == *replica)
     }
 
     /// The slot of this node's own last run, where its snapshot was found.
     #[must_use]
     pub fn own_before(&self) -> Option<Slot> {
-        let own = self.kept.iter().filter(|(kept, _)| kept.node == self.own.node);
-        own.max_by_key(|(kept, _)| kept.incarnation).map(|(_, slot)| *slot)
+        let own = self.kept.iter().filter(|k| k.restored && k.replica.node == self.own.node);
+        own.max_by_key(|k| k.replica.incarnation).map(|k| k.slot)
     }
 
-    /// Every replica whose counters this node may hold: itself, its peers, those of its snapshot.
+    /// Every replica whose counters this node may hold: itself, its peers, those it has heard of.
     pub fn replicas(&self) -> impl Iterator<Item = (&ReplicaId, Slot)> {
         let peers = self.peers.iter().map(|p| (&p.replica, p.slot));
         let met = |kept: &ReplicaId| self.peers.iter().any(|p| p.replica == *kept);
-        let kept = self.kept.iter().filter(move |(kept, _)| !met(kept)).map(|(kept, slot)| (kept, *slot));
+        let kept = self.kept.iter().filter(move |k| !met(&k.replica)).map(|k| (&k.replica, k.slot));
         std::iter::once((&self.own, Slot::OWN)).chain(peers).chain(kept)
     }
 
-    /// Forgets the snapshot's replicas. Returns the slots of those that are not peers now, to be forgotten everywhere and
-    /// then [freed](Self::free).
-    pub fn let_go(&mut self) -> Vec<Slot> {
-        let kept = std::mem::take(&mut self.kept);
-        let gone = |(_, slot): &(ReplicaId, Slot)| self.peers.iter().all(|p| p.slot != *slot);
-        kept.iter().filter(|kept| gone(kept)).map(|(_, slot)| *slot).collect()
+    /// Forgets replicas that were heard of before `then`. Returns the slots of those that are not peers now, to be forgotten
+    /// everywhere and then [freed](Self::free).
+    pub fn let_go(&mut self, then: Nanos) -> Vec<Slot> {
+        let old: Vec<Kept> = self.kept.extract_if(.., |k| k.since < then).collect();
+        let gone = |k: &&Kept| self.peers.iter().all(|p| p.slot != k.slot);
+        old.iter().filter(gone).map(|k| k.slot).collect()
     }
 
     /// Parts with a replica for good. Returns its slot, which must be forgotten everywhere and then [freed](Self::free).
@@ -171,7 +189,7 @@ impl Links {
         let place = self.peers.iter().position(|p| p.replica == *replica)?;
         let peer = self.peers.remove(place);
         // its slot will be another's
-        self.kept.retain(|(_, slot)| *slot != peer.slot);
+        self.kept.retain(|k| k.slot != peer.slot);
         Some(peer.slot)
     }
 

@@ -119,7 +119,8 @@ impl Node {
         let mut links = self.links.lock();
         let replica =
             |(node, incarnation): &(String, u64)| ReplicaId { node: node.as_str().into(), incarnation: *incarnation };
-        let slots: Vec<Option<Slot>> = slice.replicas.iter().map(|name| links.keep(&replica(name))).collect();
+        let slots: Vec<Option<Slot>> =
+            slice.replicas.iter().map(|name| links.keep(&replica(name), true, now.at)).collect();
         drop(links);
         let passed = Nanos(now.wall.saturating_sub(slice.wall));
         let mut restored = Restored::default();
@@ -169,12 +170,11 @@ impl Node {
         Some(())
     }
 
-    /// Forgets what the snapshot said of replicas that have not come back in time.
+    /// Forgets what the snapshot, and peers' tables, said of replicas that have not come in time.
     pub(super) fn let_go_of_snapshot(&self, links: &mut Links, now: Now) {
-        if now.at >= LET_GO_AFTER {
-            for slot in links.let_go() {
-                self.forget_slot(links, Some(slot));
-            }
+        let Some(then) = now.at.0.checked_sub(LET_GO_AFTER.0) else { return };
+        for slot in links.let_go(Nanos(then)) {
+            self.forget_slot(links, Some(slot));
         }
     }
 }

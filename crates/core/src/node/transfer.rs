@@ -87,7 +87,7 @@ impl Node {
             Message::StateRequest => Ok(Told::WantsState),
             Message::StateChunk { .. } if !asked => Ok(Told::Unasked),
             Message::StateChunk { last, replicas, items } => {
-                let (slots, witness, own_before) = self.slots_of(&replicas);
+                let (slots, witness, own_before) = self.slots_of(&replicas, now);
                 let from = Reporter { slots: &slots, witness, own_before };
                 let keys = items.len();
                 for item in items {
@@ -98,17 +98,15 @@ impl Node {
         }
     }
 
-    /// See [`Reporter`]; the reporter is the first of its replicas.
-    fn slots_of(&self, replicas: &[(String, u64)]) -> (Vec<Option<Slot>>, bool, Option<Slot>) {
-        let links = self.links.lock();
+    /// See [`Reporter`]; the reporter is the first of its replicas. One that was not met yet gets a slot all the same: what
+    /// it tells when it is met is set against what the table has of it.
+    fn slots_of(&self, replicas: &[(String, u64)], now: Now) -> (Vec<Option<Slot>>, bool, Option<Slot>) {
+        let mut links = self.links.lock();
         let replica =
             |(node, incarnation): &(String, u64)| ReplicaId { node: node.as_str().into(), incarnation: *incarnation };
-        let slot = |name| {
-            let replica = replica(name);
-            links.replicas().find(|(known, _)| **known == replica).map(|(_, slot)| slot)
-        };
-        let witness = replicas.first().is_some_and(|reporter| links.kept(&replica(reporter)).is_some());
-        (replicas.iter().map(slot).collect(), witness, links.own_before())
+        let slots = replicas.iter().map(|name| links.keep(&replica(name), false, now.at)).collect();
+        let witness = replicas.first().is_some_and(|reporter| links.is_restored(&replica(reporter)));
+        (slots, witness, links.own_before())
     }
 
     fn adopt(&self, item: &StateItem, from: Reporter<'_>, now: Now) {

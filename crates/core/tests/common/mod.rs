@@ -181,7 +181,8 @@ impl Cluster {
         self.paused = Some((i, self.now + millis * MS));
     }
 
-    fn introduce(&self, i: usize, j: usize) {
+    /// Both call each other up.
+    pub fn introduce(&self, i: usize, j: usize) {
         let (a, b) = (self.node(i), self.node(j));
         a.peer_up(b.replica(), self.present());
         b.peer_up(a.replica(), self.present());
