@@ -11,3 +11,5 @@ pub mod demo;
 pub mod driver;
 pub mod logs;
 pub mod metrics;
+pub mod private_file;
+pub mod snapshot;

@@ -13,6 +13,8 @@ use spillgate_core::decision::Reason;
 use spillgate_core::table::Tally;
 use spillgate_core::view::{PeerState, PeerView};
 
+use crate::snapshot::Written;
+
 const CHECK_DURATION: &str = "spillgate_check_duration_seconds";
 const CONVERGENCE: &str = "spillgate_gossip_convergence_seconds";
 /// A decision takes from well below a microsecond to, on a machine that is short of time, a few milliseconds.
@@ -45,6 +47,8 @@ pub struct Sample {
     pub bytes: (u64, u64),
     /// Frames that were dropped because they did not decode or were no peer's.
     pub frames_refused: u64,
+    /// What was written to `data_dir`; `None` without one.
+    pub snapshots: Option<Written>,
     /// What this node is called in `build_info`.
     pub version: &'static str,
 }
@@ -98,6 +102,7 @@ impl Metrics {
         with_local_recorder(&now, || {
             limits(sample);
             gossip(sample);
+            snapshots(sample);
             process(sample);
         });
         let mut text = now.handle().render();
@@ -179,6 +184,16 @@ fn gossip(sample: &Sample) {
         let count = sample.peers.iter().filter(|p| p.state == state).count();
         gauge!("spillgate_members", "state" => state.as_str()).set(count as f64);
     }
+}
+
+fn snapshots(sample: &Sample) {
+    let Some(Written { written, failed, bytes }) = sample.snapshots else { return };
+    describe_counter!("spillgate_snapshots_total", "Snapshots of the table by outcome: written, failed");
+    describe_gauge!("spillgate_snapshot_bytes", "Size of the last snapshot written");
+    for (outcome, n) in [("written", written), ("failed", failed)] {
+        counter!("spillgate_snapshots_total", "outcome" => outcome).absolute(n);
+    }
+    gauge!("spillgate_snapshot_bytes").set(bytes as f64);
 }
 
 fn process(sample: &Sample) {

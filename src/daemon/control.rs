@@ -11,6 +11,7 @@ use crate::cluster::{Cluster, MemberState};
 use crate::config::Config;
 use crate::driver::Driver;
 use crate::metrics::{Metrics, Sample};
+use crate::snapshot::Store;
 use spillgate_core::view::PeerState;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -25,6 +26,7 @@ pub(super) struct Steward {
     driver: Driver,
     metrics: Arc<Metrics>,
     cluster: Option<Cluster>,
+    store: Option<Arc<Store>>,
     cluster_name: Option<String>,
     readiness: AtomicU8,
     file: Option<PathBuf>,
@@ -38,6 +40,7 @@ impl Steward {
         driver: Driver,
         metrics: Arc<Metrics>,
         cluster: Option<Cluster>,
+        store: Option<Arc<Store>>,
         config: &Config,
         file: Option<PathBuf>,
         load: LoadConfig,
@@ -47,6 +50,7 @@ impl Steward {
             driver,
             metrics,
             cluster,
+            store,
             cluster_name: config.cluster.as_ref().map(|c| c.name.clone()),
             readiness: AtomicU8::new(JOINING),
             file,
@@ -63,6 +67,12 @@ impl Steward {
     /// Joined, or tired of waiting; a node on its way out stays there.
     pub(super) fn become_ready(&self) {
         let _ = self.readiness.compare_exchange(JOINING, READY, Relaxed, Relaxed);
+    }
+
+    /// Whether peers send this node away: then it is as one that has not joined yet.
+    pub(super) fn set_refused(&self, refused: bool) {
+        let (from, to) = if refused { (READY, JOINING) } else { (JOINING, READY) };
+        let _ = self.readiness.compare_exchange(from, to, Relaxed, Relaxed);
     }
 
     pub(super) fn begin_draining(&self) {
@@ -102,6 +112,7 @@ impl Control for Steward {
             evictions: self.driver.node().evictions(),
             bytes: (self.traffic.sent.load(Relaxed), self.traffic.received.load(Relaxed)),
             frames_refused: self.traffic.refused.load(Relaxed),
+            snapshots: self.store.as_ref().map(|s| s.written()),
             version: VERSION,
         })
     }

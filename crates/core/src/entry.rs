@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::algorithm::{Level, Meter};
+use crate::algorithm::{Kept, Level, Meter};
 use crate::counter::Slot;
 use crate::decision::Reason;
 use crate::gossip::Silent;
@@ -11,7 +11,7 @@ use crate::limit::{Accuracy, Algorithm, OnPartition, Rule};
 use crate::news::News;
 use crate::stability::{self, Common, Outlook};
 use crate::time::{Nanos, Now};
-use crate::wire::{Describe, Refunds, StateItem, Update};
+use crate::wire::{Describe, Refunds, StateCount, Update, Used};
 
 /// The hash of limit and key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -56,6 +56,19 @@ pub struct Entry {
     /// Whether the level rests on what peers said at first contact, or on a time when none was heard: then a level that
     /// a peer reports is better.
     pub guessed: bool,
+    /// Whether the level rests on this node's snapshot: then one that was there when it was taken knows better.
+    pub restored: bool,
+}
+
+/// Who reports in a state transfer.
+#[derive(Clone, Copy, Debug)]
+pub struct Reporter<'a> {
+    /// Whose counters the report's indexes mean here; `None` for replicas that are not known here.
+    pub slots: &'a [Option<Slot>],
+    /// Whether it was a peer already when this node's snapshot was taken, and knows all that has happened since.
+    pub witness: bool,
+    /// The slot of this node's own earlier run, whose counters its snapshot has.
+    pub own_before: Option<Slot>,
 }
 
 /// The rule's numbers for one key, as a decision and its explanation use them.
@@ -74,7 +87,18 @@ impl Entry {
     #[must_use]
     pub fn full(key: KeyId, rule: Arc<Rule>, now: Now) -> Self {
         let meter = Meter::full(&rule, now);
-        Self { key, meter, rule, text: None, news: None, granted: 0, denied: 0, tally: 0, guessed: false }
+        Self {
+            key,
+            meter,
+            rule,
+            text: None,
+            news: None,
+            granted: 0,
+            denied: 0,
+            tally: 0,
+            guessed: false,
+            restored: false,
+        }
     }
 
     /// Moves to the present window, if the limit has windows.
@@ -247,7 +271,7 @@ impl Entry {
         self.news_or(now.at, totals);
         if let Some(window) = update.window {
             let before = self.meter.window();
-            self.meter.roll_to(&self.rule, window);
+            self.meter.roll_to(&self.rule, now, window);
             self.window_moved(before);
         }
         let capacity = self.rule.capacity();
@@ -279,49 +303,56 @@ impl Entry {
     }
 
     /// Takes in what a peer reports of the key in a state transfer: the lower level of the two, unless its own is a guess,
-    /// and the counters it holds.
+    /// and the counters it holds. `reported` is of this entry's rule.
     ///
-    /// `slots` says whose counters the report's indexes are. What is known here beyond the report's counters is charged
-    /// on top of the reported level, since that can't hold it.
-    pub fn adopt(&mut self, item: &StateItem, slots: &[Option<Slot>], now: Now, totals: (u64, u64)) {
+    /// What is known here beyond the report's counters is charged on top of the reported level, since that can't hold
+    /// it, and the reverse. Of two snapshots, each may hold charges that the other's node never heard of.
+    pub fn adopt(
+        &mut self,
+        mut reported: Meter,
+        counts: &[StateCount],
+        from: Reporter<'_>,
+        now: Now,
+        totals: (u64, u64),
+    ) {
         self.roll(now);
-        let own_start = self.news_or(now.at, totals).base;
+        let kept = self.restored && !from.witness;
+        let news = self.news_or(now.at, totals);
         let (mut reported_lacks, mut known_lacks) = (0u64, 0u64);
-        let Some(news) = &mut self.news else { return };
-        let mut told_own = own_start;
-        for (index, granted, refunded) in &item.counts {
-            let Some(slot) = slots.get(usize::from(*index)).copied().flatten() else { continue };
-            if slot == Slot::OWN {
-                told_own = told_own.max(*granted);
+        let (mut told_own, mut told_before) = (news.base, false);
+        for count in counts {
+            let slot = from.slots.get(usize::from(count.replica)).copied().flatten();
+            if slot == Some(Slot::OWN) {
+                told_own = told_own.max(count.granted);
                 continue;
             }
-            let known = news.counts.granted(slot);
-            let step = news.counts.learn(slot, *granted, *refunded);
+            let known = slot.map_or(0, |slot| news.counts.granted(slot));
+            if kept && known == 0 {
+                known_lacks = known_lacks.saturating_add(count.unheard);
+            }
+            let Some(slot) = slot else { continue };
+            told_before |= from.own_before == Some(slot);
+            let step = news.counts.learn(slot, count.granted, count.refunded);
             if known > 0 {
                 known_lacks = known_lacks.saturating_add(step.granted);
-                reported_lacks = reported_lacks.saturating_add(known.saturating_sub(*granted));
+                reported_lacks = reported_lacks.saturating_add(known.saturating_sub(count.granted));
             } else {
                 news.hear(slot, 0, 0.0, false, now.at);
             }
         }
         reported_lacks = reported_lacks.saturating_add(news.granted.saturating_sub(told_own));
-        let rule = Arc::clone(&self.rule);
-        let mut reported = Meter::full(&rule, now);
-        reported.roll(&rule, now);
-        if let Some((window, previous)) = item.window {
-            reported.roll_to(&rule, window);
-            reported.charge_window(&rule, now, window.saturating_sub(1), previous);
-            reported.charge_window(&rule, now, window, item.used);
-        } else {
-            reported.charge(&rule, now, item.used);
+        if kept && !told_before {
+            reported_lacks = reported_lacks.saturating_add(news.unheard_before);
         }
+        let rule = Arc::clone(&self.rule);
         reported.charge(&rule, now, reported_lacks);
         let before = self.meter.window();
         self.meter.charge(&rule, now, known_lacks);
         // a joiner's own level may be no more than first words charged to a bucket that it took for full
-        if self.guessed || reported.level(&rule, now).parts < self.meter.level(&rule, now).parts {
+        let better = if self.restored { from.witness } else { self.guessed };
+        if better || reported.level(&rule, now).parts < self.meter.level(&rule, now).parts {
             self.meter = reported;
-            self.guessed = false;
+            (self.guessed, self.restored) = (false, kept);
         }
         self.window_moved(before);
     }
@@ -391,6 +422,24 @@ impl Entry {
         };
         let left = self.level(now).tokens();
         self.meter.charge(&self.rule, now, lost.min(left).max(0.0).ceil() as u64);
+    }
+}
+
+impl From<Kept> for Used {
+    fn from(kept: Kept) -> Self {
+        match kept {
+            Kept::Bucket(full_in) => Self::Bucket(full_in.0),
+            Kept::Window(number, used, previous) => Self::Window(number, used, previous),
+        }
+    }
+}
+
+impl From<Used> for Kept {
+    fn from(used: Used) -> Self {
+        match used {
+            Used::Bucket(full_in) => Self::Bucket(Nanos(full_in)),
+            Used::Window(number, used, previous) => Self::Window(number, used, previous),
+        }
     }
 }
 

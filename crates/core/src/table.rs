@@ -123,6 +123,11 @@ impl Shard {
         &self.entries
     }
 
+    /// Some of the entries, by their places.
+    pub fn entries_mut(&mut self, places: std::ops::Range<usize>) -> &mut [Entry] {
+        self.entries.get_mut(places).unwrap_or_default()
+    }
+
     /// The entry of a key that a local caller names, made if need be; its rule is the caller's or the configured one.
     /// `known` is where the key [stands](Self::place).
     ///
@@ -364,7 +369,7 @@ impl Shard {
     /// Trusts no level until a peer has reported it: this node has heard nobody for a while, though they went on.
     pub fn doubt(&mut self) {
         for entry in &mut self.entries {
-            entry.guessed = true;
+            (entry.guessed, entry.restored) = (true, false);
         }
     }
 

@@ -31,6 +31,11 @@ impl Bucket {
         Self { full_at: instant(rule, now).saturating_add(backlog) }
     }
 
+    /// A bucket that will be full after `full_in`.
+    pub(super) fn full_after(rule: &Rule, now: Now, full_in: Nanos) -> Self {
+        Self { full_at: instant(rule, now).saturating_add(i128::from(full_in.0) * i128::from(rule.parts_per_ns())) }
+    }
+
     pub(super) fn level(self, rule: &Rule, now: Now) -> Level {
         Level { parts: parts(rule, rule.capacity()) - self.backlog(rule, now), unit: rule.parts_per_token() }
     }

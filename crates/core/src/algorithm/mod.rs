@@ -5,6 +5,7 @@
 
 mod bucket;
 mod fixed_window;
+mod kept;
 mod level;
 mod sliding_window;
 #[cfg(test)]
@@ -13,6 +14,7 @@ mod window;
 
 pub use bucket::Bucket;
 pub use fixed_window::FixedWindow;
+pub use kept::Kept;
 pub use level::Level;
 pub use sliding_window::SlidingWindow;
 pub use window::CLOCK_TOLERANCE;
@@ -168,13 +170,13 @@ impl Meter {
 
     /// Follows a peer into its later window; nothing happens when `window` is not later, or for a bucket.
     ///
-    /// Call [`Self::roll`] before: a window that is ahead of the present by more than [`CLOCK_TOLERANCE`] is not
+    /// Call [`Self::roll`] before: a window that begins later than [`CLOCK_TOLERANCE`] from now is not
     /// followed. The next roll would only come back from it, and a peer's broken clock would have renewed the quota.
-    pub fn roll_to(&mut self, rule: &Rule, window: u64) {
+    pub fn roll_to(&mut self, rule: &Rule, now: Now, window: u64) {
         match self {
             Self::Bucket(_) => {}
-            Self::Fixed(m) => *m = m.rolled_to(rule, window),
-            Self::Sliding(m) => *m = m.rolled_to(rule, window),
+            Self::Fixed(m) => *m = m.rolled_to(rule, now, window),
+            Self::Sliding(m) => *m = m.rolled_to(rule, now, window),
         }
     }
 

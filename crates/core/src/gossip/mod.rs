@@ -44,6 +44,16 @@ pub struct Pace {
     pub forget_after: Nanos,
 }
 
+/// A replica that was heard of, whose counters have a slot already.
+#[derive(Debug)]
+struct Kept {
+    replica: ReplicaId,
+    slot: Slot,
+    since: Nanos,
+    /// Whether this node's snapshot names it, and not only a peer's table.
+    restored: bool,
+}
+
 /// All links.
 #[derive(Debug)]
 pub struct Links {
@@ -64,6 +74,9 @@ pub struct Links {
     converged: Vec<Nanos>,
     slots_used: u16,
     slots_free: Vec<Slot>,
+    /// Replicas that were heard of and may not have been met: of this node's snapshot, whose counters it brought along (runs
+    /// that are over, too, this node's own last one among them), and of peers' tables.
+    kept: Vec<Kept>,
     gone: VecDeque<ReplicaId>,
     /// Peers that have told all they have to say anew, and since when they did.
     retold: Vec<(Slot, Nanos)>,
@@ -104,6 +117,7 @@ impl Links {
             converged: Vec::new(),
             slots_used: 0,
             slots_free: Vec::new(),
+            kept: Vec::new(),
             gone: VecDeque::new(),
             retold: Vec::new(),
             places: HashTable::new(),
@@ -146,10 +160,7 @@ impl Links {
         let forerunner = self.peers.iter().find(|p| p.replica.node == replica.node).map(|p| p.replica.clone());
         let freed = forerunner.and_then(|old| self.part(&old));
         // not given away again in this very call: the freed slot must be forgotten first
-        let slot = self.slots_free.pop().unwrap_or_else(|| {
-            self.slots_used += 1;
-            Slot(self.slots_used)
-        });
+        let slot = self.kept(replica).unwrap_or_else(|| self.take_slot());
         self.members ^= hash(replica);
         self.peers.push(Peer::new(replica.clone(), slot, now, self.tick));
         self.index(self.peers.len() - 1);
@@ -178,23 +189,85 @@ impl Links {
         Word { own: self.own.incarnation, stable, members: self.members }
     }
 
+    fn take_slot(&mut self) -> Slot {
+        self.slots_free.pop().unwrap_or_else(|| {
+            self.slots_used += 1;
+            Slot(self.slots_used)
+        })
+    }
+
+    /// A slot for the counters of a replica that this node's snapshot names, or (not `restored`) a peer's table: when it is
+    /// met, what it tells is set against those. `None` when too many are named.
+    pub fn keep(&mut self, replica: &ReplicaId, restored: bool, now: Nanos) -> Option<Slot> {
+        if *replica == self.own {
+            return Some(Slot::OWN);
+        }
+        let met = self.place(replica).map(|place| self.peers[place].slot);
+        let known = self.kept(replica).or(if restored { None } else { met });
+        let over = |other: &ReplicaId| other.node == replica.node && other > replica;
+        let is_over = !restored && (over(&self.own) || self.peers.iter().any(|p| over(&p.replica)));
+        if known.is_some() || is_over || self.kept.len() > PEERS_MAX || self.gone.contains(replica) {
+            return known;
+        }
+        let slot = met.unwrap_or_else(|| self.take_slot());
+        self.kept.push(Kept { replica: replica.clone(), slot, since: now, restored });
+        Some(slot)
+    }
+
+    fn kept(&self, replica: &ReplicaId) -> Option<Slot> {
+        self.kept.iter().find(|k| k.replica == *replica).map(|k| k.slot)
+    }
+
+    /// Whether this node's snapshot names the replica.
+    #[must_use]
+    pub fn is_restored(&self, replica: &ReplicaId) -> bool {
+        self.kept.iter().any(|k| k.restored && k.replica == *replica)
+    }
+
+    /// The slot of this node's own last run, where its snapshot was found.
+    #[must_use]
+    pub fn own_before(&self) -> Option<Slot> {
+        let own = self.kept.iter().filter(|k| k.restored && k.replica.node == self.own.node);
+        own.max_by_key(|k| k.replica.incarnation).map(|k| k.slot)
+    }
+
+    /// Every replica whose counters this node may hold: itself, its peers, those it has heard of.
+    pub fn replicas(&self) -> impl Iterator<Item = (&ReplicaId, Slot)> {
+        let peers = self.peers.iter().map(|p| (&p.replica, p.slot));
+        let met = |kept: &ReplicaId| self.peers.iter().any(|p| p.replica == *kept);
+        let kept = self.kept.iter().filter(move |k| !met(&k.replica)).map(|k| (&k.replica, k.slot));
+        std::iter::once((&self.own, Slot::OWN)).chain(peers).chain(kept)
+    }
+
+    /// Forgets replicas that were heard of before `then`. Returns the slots of those that are not peers now, to be forgotten
+    /// everywhere and then [freed](Self::free).
+    pub fn let_go(&mut self, then: Nanos) -> Vec<Slot> {
+        let old: Vec<Kept> = self.kept.extract_if(.., |k| k.since < then).collect();
+        let gone = |k: &&Kept| self.peers.iter().all(|p| p.slot != k.slot);
+        old.iter().filter(gone).map(|k| k.slot).collect()
+    }
+
     /// Parts with a replica for good. Returns its slot, which must be forgotten everywhere and then [freed](Self::free).
     pub fn part(&mut self, replica: &ReplicaId) -> Option<Slot> {
-        let peer = self.remove(replica)?;
+        let slot = self.lose(replica)?;
         if self.gone.len() >= GONE_MAX {
             self.gone.pop_front();
         }
-        self.gone.push_back(peer.replica);
-        Some(peer.slot)
+        self.gone.push_back(replica.clone());
+        Some(slot)
     }
 
-    fn remove(&mut self, replica: &ReplicaId) -> Option<Peer> {
+    /// Gives up a replica that was not heard of for too long: it may come again, as one that was never met. Returns its
+    /// slot as [`Self::part`] does.
+    pub fn lose(&mut self, replica: &ReplicaId) -> Option<Slot> {
         let place = self.place(replica)?;
         let peer = self.peers.remove(place);
         self.places.clear();
         (0..self.peers.len()).for_each(|place| self.index(place));
-        self.members ^= hash(&peer.replica);
-        Some(peer)
+        self.members ^= hash(replica);
+        // its slot will be another's
+        self.kept.retain(|k| k.slot != peer.slot);
+        Some(peer.slot)
     }
 
     /// A slot that nobody has any counts of may be given to another replica.
@@ -254,7 +327,7 @@ impl Links {
     /// forgotten everywhere. Should they be there after all, they will be met.
     pub fn dismiss_phantoms(&mut self) -> Vec<Slot> {
         let phantoms = self.phantoms();
-        let slots = phantoms.iter().filter_map(|phantom| self.remove(phantom)).map(|peer| peer.slot);
+        let slots = phantoms.iter().filter_map(|phantom| self.lose(phantom));
         slots.collect()
     }
 

@@ -190,7 +190,7 @@ impl Node {
         self.publish(links.outlook(now.at));
     }
 
-    fn forget_slot(&self, links: &mut Links, slot: Slot) {
+    pub(super) fn forget_slot(&self, links: &mut Links, slot: Slot) {
         for shard in &self.shards {
             shard.0.lock().forget(slot);
         }
@@ -217,7 +217,7 @@ impl Node {
             self.forget_slot(&mut links, slot);
         }
         for replica in links.judge(now.at) {
-            if let Some(slot) = links.part(&replica) {
+            if let Some(slot) = links.lose(&replica) {
                 self.lose_slot(&mut links, slot, now);
             }
         }
@@ -226,6 +226,7 @@ impl Node {
                 shard.0.lock().take_back_demand(slot, since);
             }
         }
+        self.let_go_of_snapshot(&mut links, now);
         self.publish(links.outlook(now.at));
         let silent = links.silent(now.at);
         drop(links);

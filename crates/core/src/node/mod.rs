@@ -5,6 +5,7 @@
 //! the other. No lock is held while anything waits.
 
 mod cluster;
+mod keep;
 mod requests;
 mod transfer;
 
@@ -25,6 +26,7 @@ use crate::time::{Nanos, Now};
 use crate::view::{PeerView, ReplicaId, TopBy, TopKey};
 
 pub use cluster::{FrameError, Heard, Outbox};
+pub use keep::{Restored, Slices};
 pub use requests::Attempt;
 pub use transfer::Told;
 
