@@ -263,6 +263,7 @@ async fn a_member_that_lies_harms_no_key_but_those_it_speaks_of_and_speaks_for_n
         refunds: None,
         window: None,
         demand: f32::MAX,
+        released: None,
         describe: Some(describe()),
     };
     // others' counters: as a table that nobody asked for
@@ -275,7 +276,7 @@ async fn a_member_that_lies_harms_no_key_but_those_it_speaks_of_and_speaks_for_n
         used: Used::Bucket(u64::MAX),
         counts: vec![count(0), count(1)],
     };
-    let table = encode_message(&Message::StateChunk { last: true, replicas: others, items: vec![item] });
+    let table = encode_message(&Message::StateChunk { last: true, replicas: others, members: 1, items: vec![item] });
     for peer in liar.peers() {
         liar.cluster.send_message(&peer, table.clone()).await.unwrap();
     }
@@ -314,6 +315,7 @@ async fn a_member_that_floods_with_keys_takes_no_memory_and_no_key_that_counts()
         refunds: None,
         window: None,
         demand: 0.0,
+        released: None,
         describe: Some(describe()),
     };
     let frames = 4000u64;
