@@ -52,6 +52,7 @@ fn update(limit: &str, algorithm: u8) -> Update {
         refunds: (algorithm == 0).then_some(Refunds { refunded: 7, fresh: 2 }),
         window: window(algorithm),
         demand: 12.5,
+        previous: None,
         released: (algorithm == 1).then_some(3),
         describe: Some(describe(limit, algorithm)),
     }

@@ -263,6 +263,7 @@ async fn a_member_that_lies_harms_no_key_but_those_it_speaks_of_and_speaks_for_n
         refunds: None,
         window: None,
         demand: f32::MAX,
+        previous: None,
         released: None,
         describe: Some(describe()),
     };
@@ -315,6 +316,7 @@ async fn a_member_that_floods_with_keys_takes_no_memory_and_no_key_that_counts()
         refunds: None,
         window: None,
         demand: 0.0,
+        previous: None,
         released: None,
         describe: Some(describe()),
     };

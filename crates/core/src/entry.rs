@@ -117,7 +117,9 @@ impl Entry {
         if let Some(news) = &mut self.news {
             match self.meter {
                 Meter::Fixed(_) => news.new_fixed_window(),
-                Meter::Bucket(_) | Meter::Sliding(_) => news.new_sliding_window(),
+                Meter::Bucket(_) | Meter::Sliding(_) => {
+                    news.new_sliding_window(before.is_some_and(|window| self.meter.window() == Some(window + 1)));
+                }
             }
         }
     }
@@ -149,7 +151,8 @@ impl Entry {
             Some(news) => {
                 // first: what is confirmed of the demand is known after it
                 let unacked = news.unacked(common);
-                (unacked, f64::from(news.demand_confirmed(now.at, outlook.silent > 0)), news.others)
+                let (own, others) = news.demands(now.at, outlook.silent > 0);
+                (unacked, own, others)
             }
             None => (0.0, 0.0, 0.0),
         };
@@ -258,6 +261,7 @@ impl Entry {
             fresh: news.fresh(),
             refunds: (refunds_fresh > 0).then_some(Refunds { refunded: news.refunded, fresh: refunds_fresh }),
             window: self.meter.window(),
+            previous: (news.previous > 0).then_some(news.previous),
             demand,
             released: news.released(),
             describe: describe.then(|| describe_rule(&self.rule)),
@@ -277,7 +281,6 @@ impl Entry {
         let capacity = self.rule.capacity();
         let Some(news) = &mut self.news else { return };
         let first = news.counts.granted(slot) == 0;
-        let was_settled = news.peers.iter().any(|p| p.slot == slot && p.settled);
         let (refunded, refunds_fresh) = update.refunds.map_or((0, 0), |r| (r.refunded, r.fresh));
         let step = news.counts.learn(slot, update.granted, refunded);
         // counters are merged whatever the order; a demand is a word that a later frame has taken back
@@ -289,8 +292,9 @@ impl Entry {
         // at first contact the whole count is no news: only what is newer than the baseline, and no more than fits
         let charged = if first { update.fresh.min(capacity) } else { step.granted.min(update.fresh) };
         let refunded = if first { refunds_fresh } else { step.refunded.min(refunds_fresh) };
-        // charges from before the baseline that were missed: unless the replica had settled, they are of the window before
-        let older = if first || was_settled { 0 } else { (step.granted - charged).min(capacity) };
+        // charges of the window before that were missed; what else the counter moved by it began anew above
+        let missed = if first { capacity } else { step.granted - charged };
+        let older = update.previous.map_or(0, |previous| previous.min(missed).min(capacity));
         let charged = charged - news.set_off(slot, charged, by_time);
         self.guessed |= first && charged > 0;
         let window = update.window.unwrap_or(0);

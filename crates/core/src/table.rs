@@ -396,7 +396,7 @@ impl Shard {
 
     /// Keys that have something to say which a new peer can't know.
     pub fn talkative(&self) -> impl Iterator<Item = KeyId> {
-        let talks = |e: &&Entry| e.news.as_ref().is_some_and(|n| n.fresh() > 0 || n.listed);
+        let talks = |e: &&Entry| e.news.as_ref().is_some_and(|n| n.has_counted() || n.listed);
         self.entries.iter().filter(talks).map(|e| e.key)
     }
 

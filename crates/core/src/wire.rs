@@ -119,6 +119,8 @@ pub struct Update {
     pub refunds: Option<Refunds>,
     /// Windowed limits: the number of the window that `fresh` belongs to.
     pub window: Option<u64>,
+    /// Sliding windows: how many were granted in the window before and are newer than the baseline that it had then.
+    pub previous: Option<u64>,
     /// Smoothed offered load, tokens a second.
     pub demand: f32,
     /// While a peer is silent: cumulative tokens, since the silence began, that left the sender's window by time and not

@@ -104,6 +104,7 @@ impl Subject {
             refunds: None,
             window,
             demand: 1.0,
+            previous: None,
             released: None,
             describe,
         }

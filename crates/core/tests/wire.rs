@@ -56,6 +56,7 @@ fn the_fullest_frame_that_fits_is_read() {
         refunds: None,
         window: None,
         demand: 0.0,
+        previous: None,
         released: None,
         describe: None,
     };

@@ -51,6 +51,8 @@ pub struct News {
     pub granted: u64,
     /// Own cumulative grants at the baseline.
     pub base: u64,
+    /// Own tokens granted in the sliding window before the present one, as far as they were newer than its baseline.
+    pub previous: u64,
     /// Own cumulative refunds, and at the baseline.
     pub refunded: u64,
     /// Own cumulative refunds at the baseline.
@@ -90,6 +92,7 @@ impl News {
         Self {
             granted,
             base: granted,
+            previous: 0,
             refunded,
             refunded_base: refunded,
             told: (granted, refunded),
@@ -150,6 +153,15 @@ impl News {
         self.unheard_before.saturating_add(unconfirmed).saturating_add(held as u64)
     }
 
+    /// The own demand and that of all others, as the weight goes by: see [`Self::demand_confirmed`]. Of a key that nobody
+    /// spoke of before the silence, the silent know nothing either, and all have even shares of it.
+    pub fn demands(&mut self, now: Nanos, silent: bool) -> (f64, f64) {
+        if silent && self.silence.as_ref().is_some_and(|silence| silence.began_unknown()) {
+            return (0.0, 0.0);
+        }
+        (f64::from(self.demand_confirmed(now, silent)), self.others)
+    }
+
     /// The own demand that every peer has heard of, tokens a second; while one is `silent`, what all had heard before.
     pub fn demand_confirmed(&mut self, now: Nanos, silent: bool) -> f32 {
         let present = self.demand_to_tell(now);
@@ -172,8 +184,9 @@ impl News {
         self.new_baseline();
     }
 
-    /// The present sliding window is a new one.
-    pub fn new_sliding_window(&mut self) {
+    /// The present sliding window is a new one, the `next` to the one before or a later one.
+    pub fn new_sliding_window(&mut self, next: bool) {
+        self.previous = if next { self.fresh() } else { 0 };
         if let Some(silence) = &mut self.silence {
             (silence.held, silence.held_before) = (0.0, silence.held);
         }

@@ -34,6 +34,11 @@ impl Silence {
         self.own
     }
 
+    /// Whether nobody had any demand when it began.
+    pub(super) fn began_unknown(&self) -> bool {
+        self.total <= 0.0
+    }
+
     /// Whole tokens that have left the window by time since it began.
     pub(super) const fn released(&self) -> u64 {
         self.released as u64

@@ -34,15 +34,16 @@ pub fn update() -> impl Strategy<Value = Update> {
         option::of(refunds),
         option::of(any::<u64>()),
         prop_oneof![Just(0f32), 0f32..1e9, Just(f32::MAX)],
-        option::of(any::<u64>()),
+        (option::of(any::<u64>()), option::of(any::<u64>())),
         option::weighted(0.1, describe()),
     )
-        .prop_map(|(key, (granted, f), refunds, window, demand, released, describe)| Update {
+        .prop_map(|(key, (granted, f), refunds, window, demand, (previous, released), describe)| Update {
             key,
             granted,
             fresh: f % (granted + 1),
             refunds,
             window,
+            previous,
             demand,
             released,
             describe,

@@ -4,9 +4,9 @@
 //! **Where promises end.** The design names what no protocol can promise, and each of these is seen here:
 //! - a peer silent for `forget_after` is taken for lost: if it still runs, the sides of a partition then each have all;
 //! - a process that starts where it can reach nobody begins alone with a full bucket, after `join_timeout`;
-//! - when no process is left, what was charged is nowhere.
+//! - when no process is left but those that have only just started, what was charged is nowhere.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use spillgate_core::limit::Rule;
 use spillgate_core::time::Nanos;
@@ -20,6 +20,8 @@ use crate::scenario::{Endpoint, Happening, KeyIndex, Latency, LimitIndex, Profil
 pub(super) const AGREE_TICKS: u64 = 50;
 /// Updates that surely fit into a round.
 const KEYS_A_TICK: u64 = 20;
+/// A process takes at most so long to hear of its peers and to take over what they know.
+const JOIN_MAX: Nanos = Nanos::SECOND;
 /// With more loss than this, no time is stated.
 const LOSS_MAX: f64 = 0.5;
 
@@ -39,6 +41,10 @@ pub(super) struct Ground<'s> {
     pub started: u64,
     /// Processes that crashed.
     pub crashed: u64,
+    /// Nodes without room for all keys: what one evicted and learns again it may count twice, against the caller.
+    pub evicting: BTreeSet<Endpoint>,
+    /// When each process was started that runs.
+    started_at: BTreeMap<Endpoint, Nanos>,
     /// Whether any membership called a peer dead.
     pub any_dead: bool,
     void: bool,
@@ -55,6 +61,8 @@ impl<'s> Ground<'s> {
             called_dead: BTreeSet::new(),
             started: 0,
             crashed: 0,
+            evicting: BTreeSet::new(),
+            started_at: BTreeMap::new(),
             any_dead: false,
             void: false,
         }
@@ -65,6 +73,9 @@ impl<'s> Ground<'s> {
             Observation::Decided(d) | Observation::Probed(d) if d.verdict.allowed => self.disturbed = d.at,
             Observation::Links { at, over, .. } => self.trouble(*at, !over),
             Observation::Fault { at, fault } => self.fault(*at, *fault),
+            Observation::Table { node, evictions, .. } if *evictions > 0 => {
+                self.evicting.insert(*node);
+            }
             _ => {}
         }
     }
@@ -77,10 +88,16 @@ impl<'s> Ground<'s> {
                 // before the workload all start at once
                 self.void |= at > Nanos::ZERO && (self.troubles > 0 || self.running.is_empty());
                 self.running.insert(node);
+                self.started_at.insert(node, at);
             }
             Fault::Crashed(node) | Fault::Gone(node) => {
                 self.crashed += u64::from(fault == Fault::Crashed(node));
                 self.running.remove(&node);
+                let knows = |other: &Endpoint| {
+                    self.started_at.get(other).is_none_or(|start| *start == Nanos::ZERO || at.since(*start) >= JOIN_MAX)
+                };
+                // whoever is left has not had the time to take over what the last one knew
+                self.void |= at > Nanos::ZERO && !self.running.iter().any(knows);
                 let gone: Vec<_> = self.called_dead.iter().filter(|(n, p)| *n == node || *p == node).copied().collect();
                 for pair in gone {
                     self.alive(at, pair);

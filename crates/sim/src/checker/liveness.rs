@@ -49,7 +49,9 @@ impl<'s> Liveness<'s> {
             quiet.as_secs_f64() * rule.rate().per_second() >= rule.capacity() as f64 + worst
         };
         let missing = !self.ground.nobody_missing();
-        let excused = !self.ground.whole() || missing && rule.spec().on_partition == OnPartition::Deny;
+        let excused = !self.ground.whole()
+            || self.ground.evicting.contains(&request.node)
+            || missing && rule.spec().on_partition == OnPartition::Deny;
         let settled = self.settling.is_some_and(|settling| quiet >= settling);
         let enough = match verdict.reason {
             Reason::OverLimit => 1.0,
