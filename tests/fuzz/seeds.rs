@@ -65,6 +65,7 @@ fn frames() -> Vec<Vec<u8>> {
         ack: Some(Ack { of: 7, high: 1, bits: 0, delay_us: 100 }),
         stable: 1,
         flags: 0b1111,
+        needs: 5,
         unknown: vec![key("api")],
         extensions: vec![(1, 1_700_000_000_000_000u64.to_be_bytes().to_vec()), (200, vec![1, 2, 3])],
     };

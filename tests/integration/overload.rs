@@ -194,8 +194,16 @@ impl Liar {
     /// One frame with these updates to every peer; numbers begin at 1.
     fn tell(&self, seq: u64, updates: Vec<Update>) {
         let incarnation = self.id.incarnation;
-        let header =
-            Header { incarnation, seq, ack: None, stable: 0, flags: 4 | 8, unknown: vec![], extensions: vec![] };
+        let header = Header {
+            incarnation,
+            seq,
+            ack: None,
+            stable: 0,
+            flags: 4 | 8,
+            needs: 0,
+            unknown: vec![],
+            extensions: vec![],
+        };
         let bytes = encode_frame(&Frame { header, updates });
         for peer in self.peers() {
             self.cluster.send_frame(&peer, bytes.clone());
@@ -356,6 +364,7 @@ async fn frames_and_messages_of_a_later_version_are_refused_and_harm_nobody() {
         ack: None,
         stable: 0,
         flags: 0xf0,
+        needs: 0,
         unknown: vec![],
         extensions: vec![(99, vec![1, 2, 3]), (250, vec![])],
     };

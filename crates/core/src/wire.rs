@@ -37,6 +37,9 @@ pub const FLAG_DEAF: u8 = 16;
 /// The sender goes on without the receiver's confirmation: its charges leave its window by time, see [`Update::released`].
 pub const FLAG_RELEASING: u8 = 32;
 
+/// The sender has news for the receiver that no frame tells yet, or none that [`Header::needs`] could name.
+pub const FLAG_BEHIND: u8 = 64;
+
 /// Extension: the sender's wall clock in microseconds since the epoch (u64, big endian), for the offset metric alone.
 pub const EXTENSION_WALL_CLOCK: u8 = 1;
 /// Extension: a digest of all replicas that the sender counts, itself included (u64, big endian), until the receiver has
@@ -69,6 +72,9 @@ pub struct Header {
     pub stable: u64,
     /// `FLAG_*`.
     pub flags: u8,
+    /// Bit i: frame `seq - 1 - i` told news that the receiver has not confirmed and that this frame does not tell again.
+    /// Only with all of it does the receiver know what the sender had spent when it heard what `ack` confirms.
+    pub needs: u64,
     /// Keys of earlier updates that the sender can't place without a description.
     pub unknown: Vec<[u8; 16]>,
     /// Tag and content; unknown tags are passed over.

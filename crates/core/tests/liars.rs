@@ -111,8 +111,16 @@ impl Subject {
     }
 
     fn hear(&self, from: &str, seq: u64, updates: Vec<Update>, ms: u64) -> Result<(), FrameError> {
-        let header =
-            Header { incarnation: 7, seq, ack: None, stable: 0, flags: 0, unknown: Vec::new(), extensions: Vec::new() };
+        let header = Header {
+            incarnation: 7,
+            seq,
+            ack: None,
+            stable: 0,
+            flags: 0,
+            needs: 0,
+            unknown: Vec::new(),
+            extensions: Vec::new(),
+        };
         let bytes = encode_frame(&Frame { header, updates });
         self.node.handle_frame(&replica(from), &bytes, present(ms), &mut Nothing).map(|_| ())
     }
@@ -275,15 +283,32 @@ fn a_peer_speaks_for_its_own_run_alone() {
     let subject = Subject::new();
     let before = subject.state();
     for incarnation in [0, 6, 8, u64::MAX] {
-        let header =
-            Header { incarnation, seq: 2, ack: None, stable: 0, flags: 0, unknown: vec![], extensions: vec![] };
+        let header = Header {
+            incarnation,
+            seq: 2,
+            ack: None,
+            stable: 0,
+            flags: 0,
+            needs: 0,
+            unknown: vec![],
+            extensions: vec![],
+        };
         let bytes = encode_frame(&Frame { header, updates: vec![subject.honest(subject.bucket, 90)] });
         let refused = subject.node.handle_frame(&replica("b"), &bytes, present(2), &mut Nothing).unwrap_err();
         assert_eq!(refused, FrameError::Incarnation(incarnation, replica("b")));
     }
     // nor for the node itself
     let bytes = encode_frame(&Frame {
-        header: Header { incarnation: 7, seq: 9, ack: None, stable: 0, flags: 0, unknown: vec![], extensions: vec![] },
+        header: Header {
+            incarnation: 7,
+            seq: 9,
+            ack: None,
+            stable: 0,
+            flags: 0,
+            needs: 0,
+            unknown: vec![],
+            extensions: vec![],
+        },
         updates: vec![subject.honest(subject.bucket, 90)],
     });
     let refused = subject.node.handle_frame(&replica("a"), &bytes, present(2), &mut Nothing).unwrap_err();
@@ -374,8 +399,16 @@ fn a_header_at_the_end_of_its_range_harms_only_its_own_link() {
     let ack = Some(Ack { of: 7, high: u64::MAX, bits: u64::MAX, delay_us: u64::MAX });
     for seq in [1, u64::MAX] {
         let extensions = vec![(1, vec![0xff; 8]), (1, vec![]), (200, vec![0; 1000])];
-        let header =
-            Header { incarnation: 7, seq, ack, stable: u64::MAX, flags: 0xff, unknown: vec![[1; 16]; 16], extensions };
+        let header = Header {
+            incarnation: 7,
+            seq,
+            ack,
+            stable: u64::MAX,
+            flags: 0xff,
+            needs: u64::MAX,
+            unknown: vec![[1; 16]; 16],
+            extensions,
+        };
         let bytes = encode_frame(&Frame { header, updates: vec![] });
         subject.node.handle_frame(&replica("c"), &bytes, present(2), &mut Nothing).unwrap();
         subject.node.tick(present(2), 1150, &mut Nothing);

@@ -60,7 +60,16 @@ fn the_fullest_frame_that_fits_is_read() {
         released: None,
         describe: None,
     };
-    let header = Header { incarnation: 1, seq: 1, ack: None, stable: 0, flags: 0, unknown: vec![], extensions: vec![] };
+    let header = Header {
+        incarnation: 1,
+        seq: 1,
+        ack: None,
+        stable: 0,
+        flags: 0,
+        needs: 0,
+        unknown: vec![],
+        extensions: vec![],
+    };
     let frame = Frame { header: header.clone(), updates: (0..UPDATES_MAX).map(update).collect() };
     let bytes = encode_frame(&frame);
     assert!(bytes.len() <= FRAME_BYTES_MAX);

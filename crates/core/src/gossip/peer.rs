@@ -11,7 +11,7 @@ use crate::counter::Slot;
 use crate::entry::KeyId;
 use crate::time::Nanos;
 use crate::view::{PeerState, ReplicaId};
-use crate::wire::{Ack, EXTENSION_MEMBERS, FLAG_DEAF, FLAG_INCLUDED, FLAG_RELEASING, FLAG_SYNCED, Header};
+use crate::wire::{Ack, EXTENSION_MEMBERS, FLAG_BEHIND, FLAG_DEAF, FLAG_INCLUDED, FLAG_RELEASING, FLAG_SYNCED, Header};
 
 /// A frame counts as lost when one sent so many later was received.
 const REORDER_MAX: u64 = 3;
@@ -37,6 +37,8 @@ struct Sent {
     stable: u64,
     /// Bytes of news in it.
     bytes: usize,
+    /// Whether the peer has confirmed receiving it, though this node does not have all that the peer had said before.
+    arrived: bool,
     keys: Arc<[KeyId]>,
 }
 
@@ -274,7 +276,8 @@ impl Peer {
         let tick = cargo.as_ref().map(|c| c.tick);
         let (bytes, keys) = cargo.map_or_else(|| (0, Arc::clone(&self.no_keys)), |c| (c.bytes, c.keys));
         self.budget.sent(bytes);
-        self.in_flight.push_back(Sent { seq: self.seq, at: now, tick, stable, bytes, keys });
+        let needs = self.needed(&keys);
+        self.in_flight.push_back(Sent { seq: self.seq, at: now, tick, stable, bytes, arrived: false, keys });
         if self.sent_times.len() >= SENT_TIMES_MAX {
             self.sent_times.pop_front();
         }
@@ -292,11 +295,50 @@ impl Peer {
         if self.state == PeerState::Silent {
             flags |= FLAG_RELEASING;
         }
+        if needs.is_none() {
+            flags |= FLAG_BEHIND;
+        }
         let (unknown, mut extensions) = (Vec::new(), Vec::new());
         if !self.members_told {
             extensions.push((EXTENSION_MEMBERS, members.to_be_bytes().to_vec()));
         }
-        Header { incarnation: own, seq: self.seq, ack: self.ack(now), stable, flags, unknown, extensions }
+        Header {
+            incarnation: own,
+            seq: self.seq,
+            ack: self.ack(now),
+            stable,
+            flags,
+            needs: needs.unwrap_or(0),
+            unknown,
+            extensions,
+        }
+    }
+
+    /// Which earlier frames the peer must have beside the next one, which tells `keys`, to know all news so far; `None`
+    /// when not even that would do.
+    fn needed(&self, keys: &[KeyId]) -> Option<u64> {
+        let mut needs = 0;
+        let told = self.in_flight.iter().filter(|sent| sent.tick.is_some() && !sent.arrived);
+        for sent in told {
+            let again =
+                self.in_flight.len() <= SUPERSEDE_MAX && sent.keys.iter().all(|key| keys.binary_search(key).is_ok());
+            if !again {
+                needs |= 1u64.checked_shl(u32::try_from(self.seq - 1 - sent.seq).ok()?)?;
+            }
+        }
+        self.backlog.oldest().is_none().then_some(needs)
+    }
+
+    /// Whether all has been received that a frame [needs](Header::needs).
+    #[must_use]
+    pub fn has_needed(&self, header: &Header) -> bool {
+        let behind = u32::try_from(self.received_high.saturating_sub(header.seq)).unwrap_or(u32::MAX);
+        let needs = if header.needs == 0 {
+            Some(0)
+        } else {
+            header.needs.checked_shl(behind).filter(|n| n >> behind == header.needs)
+        };
+        header.flags & FLAG_BEHIND == 0 && needs.is_some_and(|needs| needs & !self.received_bits == 0)
     }
 
     /// Notes a frame received. False when it is a duplicate or too old to be told from one.
@@ -350,7 +392,11 @@ impl Peer {
     }
 
     /// Takes in a confirmation; `own` is this node's incarnation.
-    pub fn confirm(&mut self, ack: &Ack, own: u64, now: Nanos) {
+    ///
+    /// What it confirms counts as heard only where `all_known`: where this node has all news that the peer had when it
+    /// confirmed. Or charges would leave the window that the peer has heard of, while what the peer had spent before it
+    /// did is still on its way, and be granted once more.
+    pub fn confirm(&mut self, ack: &Ack, all_known: bool, own: u64, now: Nanos) {
         if ack.of != own || ack.high > self.seq {
             return;
         }
@@ -364,13 +410,18 @@ impl Peer {
         self.supersede(&got);
         let (mut arrived, mut lost_bytes) = (0, 0);
         let mut heard_us = self.heard_us;
-        self.in_flight.retain(|sent| {
-            if got(sent.seq) {
+        self.in_flight.retain_mut(|sent| {
+            if got(sent.seq) && !sent.arrived {
+                sent.arrived = true;
                 arrived += sent.bytes;
                 heard_us = heard_us.max(sent.at);
-                stable = stable.max(sent.stable);
                 members_told |= sent.seq >= said_from;
-                return false;
+            }
+            if sent.arrived {
+                if all_known {
+                    stable = stable.max(sent.stable);
+                }
+                return !all_known;
             }
             if sent.seq + REORDER_MAX <= ack.high {
                 lost_bytes += sent.bytes;
@@ -412,10 +463,10 @@ impl Peer {
         let told: Vec<(u64, Arc<[KeyId]>)> = self
             .in_flight
             .iter()
-            .filter(|sent| sent.tick.is_some() && got(sent.seq))
+            .filter(|sent| sent.tick.is_some() && (sent.arrived || got(sent.seq)))
             .map(|sent| (sent.seq, Arc::clone(&sent.keys)))
             .collect();
-        for sent in self.in_flight.iter_mut().filter(|sent| sent.tick.is_some() && !got(sent.seq)) {
+        for sent in self.in_flight.iter_mut().filter(|sent| sent.tick.is_some() && !sent.arrived && !got(sent.seq)) {
             let again = |key: &KeyId| told.iter().any(|(seq, keys)| *seq > sent.seq && keys.binary_search(key).is_ok());
             if sent.keys.iter().any(again) {
                 sent.keys = sent.keys.iter().copied().filter(|key| !again(key)).collect();
@@ -431,7 +482,7 @@ impl Peer {
         let patience = self.round_trip().times(2).plus(interval.times(3));
         let (mut lost, mut lost_bytes) = (Vec::new(), 0);
         self.in_flight.retain(|sent| {
-            let waits = now.since(sent.at) <= patience;
+            let waits = sent.arrived || now.since(sent.at) <= patience;
             if !waits {
                 lost_bytes += sent.bytes;
                 lost.push((Arc::clone(&sent.keys), sent.tick));
@@ -481,7 +532,7 @@ mod tests {
     }
 
     fn header(seq: u64) -> Header {
-        Header { incarnation: 7, seq, ack: None, stable: 0, flags: 0, unknown: vec![], extensions: vec![] }
+        Header { incarnation: 7, seq, ack: None, stable: 0, flags: 0, needs: 0, unknown: vec![], extensions: vec![] }
     }
 
     fn ack(high: u64, bits: u64) -> Ack {
@@ -495,9 +546,9 @@ mod tests {
             send(&mut peer, tick);
         }
         assert_eq!(peer.confirmed(3), 0);
-        peer.confirm(&ack(3, 0), 3, Nanos(10));
+        peer.confirm(&ack(3, 0), true, 3, Nanos(10));
         assert_eq!(peer.confirmed(3), 0, "1 and 2 may still come");
-        peer.confirm(&ack(3, 0b11), 3, Nanos(10));
+        peer.confirm(&ack(3, 0b11), true, 3, Nanos(10));
         assert_eq!(peer.confirmed(3), 3);
     }
 
@@ -507,13 +558,13 @@ mod tests {
         for tick in 1..=4 {
             send(&mut peer, tick);
         }
-        peer.confirm(&ack(4, 0b011), 3, Nanos(10));
+        peer.confirm(&ack(4, 0b011), true, 3, Nanos(10));
         assert_eq!(peer.confirmed(4), 0);
         let (keys, tick) = peer.take_queued(10);
         assert_eq!((keys, tick), (vec![KeyId(1)], 1));
         peer.next_header(Nanos(5), WORD, Some(cargo(tick, 1)));
         assert_eq!(peer.confirmed(5), 0);
-        peer.confirm(&ack(5, 0b111), 3, Nanos(10));
+        peer.confirm(&ack(5, 0b111), true, 3, Nanos(10));
         assert_eq!(peer.confirmed(5), 5);
     }
 
@@ -525,7 +576,7 @@ mod tests {
             let now = interval.times(tick);
             peer.next_header(now, WORD, Some(cargo(tick, tick)));
             if let Some(high) = tick.checked_sub(50).filter(|high| *high > 0) {
-                peer.confirm(&ack(high, u64::MAX), 3, now);
+                peer.confirm(&ack(high, u64::MAX), true, 3, now);
             }
             peer.expire(now, interval);
         }
@@ -537,8 +588,8 @@ mod tests {
     fn confirmations_of_another_run_or_of_frames_never_sent_are_ignored() {
         let mut peer = peer();
         send(&mut peer, 1);
-        peer.confirm(&Ack { of: 2, ..ack(1, 0) }, 3, Nanos(10));
-        peer.confirm(&ack(9, u64::MAX), 3, Nanos(10));
+        peer.confirm(&Ack { of: 2, ..ack(1, 0) }, true, 3, Nanos(10));
+        peer.confirm(&ack(9, u64::MAX), true, 3, Nanos(10));
         assert_eq!(peer.confirmed(1), 0);
     }
 

@@ -405,7 +405,8 @@ impl Node {
             return Ok(Heard::default());
         }
         if let Some(ack) = &header.ack {
-            peer.confirm(ack, word.own, now.at);
+            let all_known = peer.has_needed(&header);
+            peer.confirm(ack, all_known, word.own, now.at);
         }
         note_clock(peer, &header, now);
         peer.owes_ack |= header.flags & FLAG_ELICIT != 0;

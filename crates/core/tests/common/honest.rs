@@ -53,18 +53,19 @@ pub fn update() -> impl Strategy<Value = Update> {
 pub fn header() -> impl Strategy<Value = Header> {
     let ack = any::<(u64, u64, u64, u64)>().prop_map(|(of, high, bits, delay_us)| Ack { of, high, bits, delay_us });
     (
-        any::<(u64, u64, u64)>(),
+        any::<(u64, u64, u64, u64)>(),
         option::of(ack),
         any::<u8>(),
         vec(any::<[u8; 16]>(), 0..=UNKNOWN_MAX),
         vec((any::<u8>(), vec(any::<u8>(), 0..20)), 0..=EXTENSIONS_MAX),
     )
-        .prop_map(|((incarnation, seq, stable), ack, flags, unknown, extensions)| Header {
+        .prop_map(|((incarnation, seq, stable, needs), ack, flags, unknown, extensions)| Header {
             incarnation,
             seq,
             ack,
             stable,
             flags,
+            needs,
             unknown,
             extensions,
         })
