@@ -57,6 +57,7 @@ impl Progress {
 impl Join {
     pub(super) async fn run(self, mut arrivals: mpsc::Receiver<Arrival>) {
         let start = Instant::now();
+        let mut waiting_since = start;
         let transfers = Arc::new(Semaphore::new(TRANSFERS_MAX));
         let mut progress = Progress::default();
         let (mut joining, mut refused) = (true, false);
@@ -89,11 +90,15 @@ impl Join {
             if met && !progress.asked.is_empty() && progress.loaded.len() == progress.asked.len() {
                 self.driver.release();
             }
+            if self.cluster.is_refused() {
+                // who takes it up in the end is still to bring the table
+                waiting_since = Instant::now();
+            }
             let admitted = self.driver.node().outlook().admitted;
             if admitted {
                 let (peers, keys) = (progress.loaded.len(), progress.keys);
                 tracing::info!(peers, keys, after_ms = start.elapsed().as_millis(), "joined the cluster and ready");
-            } else if start.elapsed() >= self.patience(&progress) && !self.cluster.is_refused() {
+            } else if waiting_since.elapsed() >= self.patience(&progress) {
                 let patience = self.patience(&progress);
                 if progress.asked.is_empty() {
                     tracing::warn!(waited = ?patience, "no other node answered: this one begins with the whole limit");
