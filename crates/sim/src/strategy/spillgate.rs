@@ -130,6 +130,11 @@ impl Strategy for Spillgate {
         match token {
             TICK => {
                 let now = world.clock(node);
+                let Some(replica) = &mut self.replicas[node] else { return };
+                let passed = now.at.since(std::mem::replace(&mut replica.ticked, now.at));
+                if passed > self.pace.stale_after.plus(self.pace.interval) {
+                    self.doubt(world, node);
+                }
                 let Some(replica) = &self.replicas[node] else { return };
                 replica.node.tick(now, world.scenario().network.datagram_bytes, &mut self.post);
                 self.carry(world, node);
@@ -224,7 +229,7 @@ impl Spillgate {
         if clustered {
             core.hold(world.clock(node));
         }
-        self.replicas[node] = Some(Replica::new(core, world.nodes(), joining));
+        self.replicas[node] = Some(Replica::new(core, world.nodes(), joining, world.clock(node).at));
         if clustered {
             world.hold_traffic(node);
             world.timer(node, LOOK_EVERY, LOOK);
@@ -315,6 +320,21 @@ impl Spillgate {
         let now: Vec<(Endpoint, Word)> = now;
         for (from, word) in now {
             self.deliver(world, from, node, &word);
+        }
+    }
+
+    /// The process stood still: its peers know better, and are asked.
+    fn doubt(&mut self, world: &mut World<'_, Word>, node: Endpoint) {
+        let Some(replica) = &mut self.replicas[node] else { return };
+        let Some(joining) = replica.joining.as_mut().filter(|joining| joining.over) else { return };
+        replica.node.doubt();
+        joining.doubt();
+        let own = replica.node.replica().incarnation;
+        let up: Vec<(Endpoint, u64)> =
+            replica.up.iter().enumerate().filter_map(|(peer, run)| run.map(|run| (peer, run))).collect();
+        for peer in up.into_iter().filter(|peer| joining.ask(*peer)) {
+            let request = Node::state_request();
+            world.send(node, peer.0, Message::stream(request.len(), Word::Note(own, request)));
         }
     }
 

@@ -22,11 +22,13 @@ pub(super) struct Joining {
     alone: bool,
     /// Whether it is ready, well or not.
     pub over: bool,
+    /// The process stood still: peers are asked anew, until one has answered.
+    doubting: bool,
 }
 
 impl Joining {
     pub const fn new(timeout: Nanos, alone: bool) -> Self {
-        Self { asked: Vec::new(), loaded: Vec::new(), timeout, alone, over: false }
+        Self { asked: Vec::new(), loaded: Vec::new(), timeout, alone, over: false, doubting: false }
     }
 
     /// How long, on its own clock, the node waits for others: those who are there are worth more time than nobody.
@@ -38,11 +40,16 @@ impl Joining {
 
     /// Whether that peer is to be asked for its table, which counts as asked then.
     pub fn ask(&mut self, peer: Run) -> bool {
-        let wanted = !self.over && self.asked.len() < ASKED_MAX && !self.asked.contains(&peer);
+        let wanted = (!self.over || self.doubting) && self.asked.len() < ASKED_MAX && !self.asked.contains(&peer);
         if wanted {
             self.asked.push(peer);
         }
         wanted
+    }
+
+    /// The process stood still: what it was told and asked before is past.
+    pub fn doubt(&mut self) {
+        (self.asked, self.loaded, self.doubting) = (Vec::new(), Vec::new(), true);
     }
 
     /// Whether a table of that peer is still to come.
@@ -54,6 +61,7 @@ impl Joining {
     pub fn loaded(&mut self, peer: Run) {
         if self.awaits(peer) {
             self.loaded.push(peer);
+            self.doubting = false;
         }
     }
 

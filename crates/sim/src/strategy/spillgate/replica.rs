@@ -24,12 +24,14 @@ pub(super) struct Replica {
     pub joining: Option<Joining>,
     /// The tick that peers are to hear of before it goes, and until when it waits for that.
     pub leaving: Option<(u64, Nanos)>,
+    /// When it went round last.
+    pub ticked: Nanos,
     /// Whether a timer is set for asking the peers at once.
     pub press_due: bool,
 }
 
 impl Replica {
-    pub fn new(node: Node, nodes: usize, joining: Option<Joining>) -> Self {
+    pub fn new(node: Node, nodes: usize, joining: Option<Joining>, now: Nanos) -> Self {
         Self {
             node,
             up: vec![None; nodes],
@@ -37,6 +39,7 @@ impl Replica {
             held: Waiting::default(),
             joining,
             leaving: None,
+            ticked: now,
             press_due: false,
         }
     }
