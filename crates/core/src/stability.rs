@@ -14,20 +14,27 @@
 //! a charge as common knowledge when all peers are known to know that all have it; `bounded` counts it as such when
 //! all are known to have it, and spends its `max_overshoot` on z and q.
 //!
-//! Three things that the rule leans on are kept elsewhere, and each was found by a run that went over without it:
+//! What the rule leans on is kept elsewhere, and each was found by a run that went over without it:
 //!
 //! - a tick is confirmed only once its frames have gone out and all of them, and all before them, are confirmed
 //!   (`gossip::Peer::confirmed`);
+//! - a confirmation counts only with all news that the confirming node had when it gave it, be it for the next round or at
+//!   once: or a charge would leave the window while what the other had spent before hearing of it is still on its way, and
+//!   both would spend the same tokens (`wire::Header::needs`, `Node::handle_frame`);
 //! - no peer may hold a lesser demand of this node than the ones it reckons with: what is told again is what was told,
 //!   and a late frame takes nothing back (`Entry::tell_again`, `News::hear`);
-//! - a confirmation asked for at once carries the confirming node's own news of the key, or the asker would spend on a
-//!   level that the other has lowered already (`Node::handle_frame`).
+//! - a node has weight only once all it knows count it in, and count the same members as it does: of two joiners that have
+//!   not met, each would have taken weight that the other has (`gossip::Links::judge`).
 //!
-//! **Silence.** A peer not heard of for the stale time is assumed busy: the bucket is charged its weight's part of the
-//! rate until it is heard again, and own charges that only it has not confirmed leave the window at this node's part.
-//! What it then tells is first set against what was assumed of it, and what was assumed too much is given back, as far as
-//! the bucket has not overflowed since. No node claims more weight meanwhile than the silent had heard of. So the sides
-//! of a partition together stay within the limit (`Entry::assume`, `news::Silence`).
+//! **Silence.** A peer not heard of for the stale time, or that says that it does not hear this node, is silent: each side
+//! goes on by itself, at the weights that both knew. The bucket is charged the silent's part of the rate, a little ahead of
+//! time, and own charges that only they have not confirmed leave the window at this node's part. When they speak again they
+//! tell how much of what they granted left their window by time; only that was charged here already. What was assumed too
+//! much is not given back: a bucket that was full meanwhile would get back what it had lost by being full. It comes back
+//! with the refill. (`Entry::assume`, `news::Silence`.)
+//!
+//! **Loss.** Who is given up, or comes back as another run, took charges with it that nobody had heard of: at most its
+//! window, and no more than what is left, which is charged for good (`Entry::lose`).
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 

@@ -103,9 +103,8 @@ fn equal_seeds_give_equal_runs_and_others_do_not() {
     assert_ne!(first.hash, run(&scenario, strict, 2).hash);
 }
 
-/// Bugs that scenarios have found, each reduced: see the files. To be run with the quick ones once they are mended.
+/// Bugs that scenarios have found, each reduced: see the files.
 #[test]
-#[ignore = "strict overshoots in joins and after partitions, joiners stay in debt: open"]
 fn what_was_found_is_mended() {
     for name in ["join-staggered-news", "heal-two-nodes", "heal-five-costs", "joiner-in-debt"] {
         let scenario = load(&format!("../crates/sim/tests/found/{name}"));

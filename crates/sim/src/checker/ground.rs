@@ -4,6 +4,7 @@
 //! **Where promises end.** The design names what no protocol can promise, and each of these is seen here:
 //! - a peer silent for `forget_after` is taken for lost: if it still runs, the sides of a partition then each have all;
 //! - a process that starts where it can reach nobody begins alone with a full bucket, after `join_timeout`;
+//! - a node without room for all keys forgets some that held information;
 //! - when no process is left but those that have only just started, what was charged is nowhere.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -152,7 +153,9 @@ impl<'s> Ground<'s> {
         let split = rule.spec().on_partition == OnPartition::Continue && self.any_dead;
         // nodes whose wall clocks differ are in different windows, each within its own
         let apart = rule.algorithm().windowed() && clocks_differ(self.scenario);
-        !split && !apart && self.holds(at)
+        // what a node evicts though it held information is gone: a limit on memory goes before one on a key
+        let forgetful = !self.evicting.is_empty();
+        !split && !apart && !forgetful && self.holds(at)
     }
 
     /// Whether nothing is wrong with links and nodes, but for processes that are gone for good.

@@ -69,9 +69,7 @@ impl<'s> Promise<'s> {
         }
         let (capacity, n) = (rule.capacity() as f64, self.ground.started as f64);
         let small = if capacity < SHARE_SMALL * n { (n - 1.0) * self.largest_cost as f64 } else { 0.0 };
-        // what a node without room for all keys forgets is as gone as what a crashed one knew
-        let forgotten = self.ground.crashed as f64 + f64::from(u8::from(!self.ground.evicting.is_empty()));
-        (max_overshoot * capacity).max(small) + forgotten * capacity
+        (max_overshoot * capacity).max(small) + self.ground.crashed as f64 * capacity
     }
 }
 
