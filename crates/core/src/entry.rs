@@ -403,7 +403,10 @@ impl Entry {
             let part = stability::share(demand, total, outlook.replicas);
             assumed += news.assume(*slot, since, now.at.plus(ASSUMED_AHEAD), part * rate);
         }
-        self.meter.charge_fraction(&self.rule, now, assumed);
+        // never into debt: nothing is granted there anyway, and the true bucket is not below empty either. Where only some
+        // links are cut the others spend what a silent peer does not, and the debt would only grow.
+        let left = self.level(now).tokens().max(0.0);
+        self.meter.charge_fraction(&self.rule, now, assumed.min(left));
     }
 
     /// A replica is gone without a last word: what it may have granted that nobody heard of is charged, since it will

@@ -47,6 +47,9 @@ pub const EVEN_PART: f64 = 0.05;
 /// An even share of fewer tokens than this is too small to share: `bounded` then allows each node one charge unacked.
 pub const SHARE_SMALL: f64 = 5.0;
 
+/// After so long, or five round trips, a peer counts as silent, unless configured longer.
+const SILENT_AFTER: Nanos = Nanos::from_millis(200);
+
 /// What a decision needs to know of the cluster.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Outlook {
@@ -239,7 +242,11 @@ pub fn bound(rule: &Rule, outlook: &Outlook) -> f64 {
             let slack = slack(rule, outlook);
             slack.z * (n * most_to_share(rule, outlook)).sqrt() + (n - 1.0) * slack.q
         }
-        Accuracy::Gossip => (n - 1.0) * most_to_share(rule, outlook),
+        Accuracy::Gossip => {
+            // news may be that late before a peer counts as silent
+            let late = outlook.settle.plus(SILENT_AFTER.max(outlook.settle.times(5)));
+            (n - 1.0) * most_to_share(rule, &Outlook { settle: late, ..*outlook })
+        }
     }
 }
 
