@@ -411,13 +411,12 @@ impl Entry {
 
     /// A replica is gone without a last word: what it may have granted that nobody heard of is charged, since it will
     /// never be told. That is its window at most, and no more than what is left: the others had left it that. A bounded
-    /// limit charges what was asked of it since it was heard, and in the time that news takes, which is what it is likely to have granted.
+    /// limit charges what was asked of it in the time that news takes, which is what it is likely to have granted.
     pub fn lose(&mut self, now: Now, slot: Slot, outlook: &Outlook) {
         self.roll(now);
         let Some(news) = &mut self.news else { return };
         let own = f64::from(news.demand_confirmed(now.at, outlook.silent > 0));
-        let (demand, unheard) =
-            news.heard_of(slot).map_or((0.0, Nanos::ZERO), |p| (f64::from(p.demand), now.at.since(p.heard)));
+        let demand = news.heard_of(slot).map_or(0.0, |p| f64::from(p.demand));
         let total = news.total_in_silence(own).max(own + demand);
         let weight = stability::share(demand, total, outlook.replicas);
         let capacity = self.rule.capacity() as f64;
@@ -425,7 +424,7 @@ impl Entry {
         let window = stability::allowance(&self.rule, &outlook, weight, capacity, 0.0, 1.0);
         let lost = match self.rule.spec().accuracy {
             Accuracy::Strict => window,
-            Accuracy::Bounded { .. } => window.min(demand * (outlook.settle.plus(unheard)).as_secs_f64()),
+            Accuracy::Bounded { .. } => window.min(demand * outlook.settle.as_secs_f64()),
             Accuracy::Gossip => return,
         };
         let left = self.level(now).tokens();

@@ -230,7 +230,9 @@ fn a_peer_that_was_there_all_along_knows_better_than_the_snapshot() {
         cluster.bring(1, 0);
         cluster.bring(2, 0);
         cluster.run(cluster.now + SECOND);
-        assert_eq!(level(&cluster, 0, "k").round(), 999.0, "{algorithm:?}");
+        // less what the run that crashed may have granted unheard
+        let level = level(&cluster, 0, "k");
+        assert!((990.0..=999.5).contains(&level), "{algorithm:?}: {level}");
     }
 }
 

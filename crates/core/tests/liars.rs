@@ -68,10 +68,10 @@ impl Subject {
         let limits = limits.map(|(name, spec)| Limit::new(name, spec, &[]).unwrap());
         let node = Node::new(config, Limits::new(limits).unwrap());
         let now = present(0);
-        node.peer_up(&replica("b"), now);
-        node.peer_up(&replica("c"), now);
         // counted in without a handshake: what is under test is what frames do
         node.begin_alone(now);
+        node.peer_up(&replica("b"), now);
+        node.peer_up(&replica("c"), now);
         let id = |limit| node.key_id(LimitRef::Named(limit), "k").to_bytes();
         let (bucket, window) = (id("bucket"), id("window"));
         let subject = Self { node, bucket, window };

@@ -40,12 +40,14 @@ pub(super) struct Ground<'s> {
     called_dead: BTreeSet<(Endpoint, Endpoint)>,
     /// Processes that were started.
     pub started: u64,
-    /// Processes that crashed.
+    /// Processes that crashed, or left unheard.
     pub crashed: u64,
     /// Nodes without room for all keys: what one evicted and learns again it may count twice, against the caller.
     pub evicting: BTreeSet<Endpoint>,
     /// When each process was started that runs.
     started_at: BTreeMap<Endpoint, Nanos>,
+    /// Whether any link or node ever was in trouble.
+    pub troubled: bool,
     /// Whether any membership called a peer dead.
     pub any_dead: bool,
     void: bool,
@@ -64,6 +66,7 @@ impl<'s> Ground<'s> {
             crashed: 0,
             evicting: BTreeSet::new(),
             started_at: BTreeMap::new(),
+            troubled: false,
             any_dead: false,
             void: false,
         }
@@ -92,7 +95,8 @@ impl<'s> Ground<'s> {
                 self.started_at.insert(node, at);
             }
             Fault::Crashed(node) | Fault::Gone(node) => {
-                self.crashed += u64::from(fault == Fault::Crashed(node));
+                // one that leaves where not all can hear it says its last word to nobody
+                self.crashed += u64::from(fault == Fault::Crashed(node) || self.troubles > 0);
                 self.running.remove(&node);
                 let knows = |other: &Endpoint| {
                     self.started_at.get(other).is_none_or(|start| *start == Nanos::ZERO || at.since(*start) >= JOIN_MAX)
@@ -126,6 +130,7 @@ impl<'s> Ground<'s> {
     fn trouble(&mut self, at: Nanos, more: bool) {
         self.disturbed = at;
         if more {
+            self.troubled = true;
             self.since = if self.troubles == 0 { at } else { self.since };
             self.troubles += 1;
         } else {

@@ -30,6 +30,8 @@ struct Stated {
 
 pub(super) struct LiveBound<'s> {
     ground: Ground<'s>,
+    /// Plain gossip states what late news may cost, and nothing for news that does not come.
+    gossip: bool,
     excess: ByKey<Excess>,
     faster: f64,
     stated: Vec<Stated>,
@@ -37,9 +39,10 @@ pub(super) struct LiveBound<'s> {
 }
 
 impl<'s> LiveBound<'s> {
-    pub fn new(scenario: &'s Scenario) -> Self {
+    pub fn new(scenario: &'s Scenario, strategy: &str) -> Self {
         Self {
             ground: Ground::new(scenario),
+            gossip: strategy == "gossip",
             excess: ByKey::new(scenario),
             faster: super::ground::fastest(scenario),
             stated: vec![Stated::default(); scenario.limits.len()],
@@ -52,7 +55,10 @@ impl<'s> LiveBound<'s> {
         let excess = self.excess.at(request.limit, request.key, &Excess::EMPTY);
         let over = excess.admit_faster(rule, *at, request.cost, self.faster);
         let worst = &mut self.stated[request.limit].worst;
-        if over <= worst.map_or(0.0, |(.., most)| most) || self.ground.crashed > 0 {
+        if over <= worst.map_or(0.0, |(.., most)| most)
+            || self.ground.crashed > 0
+            || (self.gossip && self.ground.troubled)
+        {
             return;
         }
         let own = rule == self.ground.scenario.limits[request.limit].own_rule();

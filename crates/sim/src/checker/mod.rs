@@ -91,7 +91,7 @@ pub fn all<'s>(scenario: &'s Scenario, strategy: &str) -> Vec<Box<dyn Checker + 
     }
     vec![
         Box::new(promise::Promise::new(scenario, strategy)),
-        Box::new(live_bound::LiveBound::new(scenario)),
+        Box::new(live_bound::LiveBound::new(scenario, strategy)),
         Box::new(growth::Growth::new(scenario)),
         Box::new(agreement::Agreement::new(scenario)),
         Box::new(liveness::Liveness::new(scenario)),
