@@ -168,19 +168,17 @@ impl Links {
     }
 
     /// Learns of replicas that a peer counts and that were never met: they may be out of reach, and are silent until they
-    /// speak. Returns the slots of forerunners, to be forgotten everywhere.
-    pub fn learn_of(&mut self, now: Nanos, replicas: &[ReplicaId]) -> Vec<Slot> {
-        let mut freed = Vec::new();
+    /// speak. Of a node that was met, no other peer's word is taken: it would be dropped for a run that may not exist.
+    pub fn learn_of(&mut self, now: Nanos, replicas: &[ReplicaId]) {
         for replica in replicas {
-            if self.find(replica).is_some() {
+            if self.peers.iter().any(|p| p.replica.node == replica.node) {
                 continue;
             }
-            freed.extend(self.meet(now, replica));
+            self.meet(now, replica);
             if let Some(peer) = self.find(replica) {
                 (peer.state, peer.hearsay) = (PeerState::Silent, true);
             }
         }
-        freed
     }
 
     /// What every frame says of this node, `stable` being the newest tick that all live peers have confirmed.

@@ -112,9 +112,7 @@ impl Node {
         let named =
             |(node, incarnation): &(String, u64)| ReplicaId { node: node.as_str().into(), incarnation: *incarnation };
         let replicas: Vec<ReplicaId> = replicas.iter().map(named).collect();
-        for freed in links.learn_of(now.at, &replicas[..members.min(replicas.len())]) {
-            self.lose_slot(&mut links, freed, now);
-        }
+        links.learn_of(now.at, &replicas[..members.min(replicas.len())]);
         self.publish(links.outlook(now.at));
         let slots = replicas.iter().map(|replica| links.keep(replica, false, now.at)).collect();
         let witness = replicas.first().is_some_and(|reporter| links.is_restored(reporter));
