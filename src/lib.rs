@@ -11,3 +11,4 @@ pub mod demo;
 pub mod driver;
 pub mod logs;
 pub mod metrics;
+pub mod redis;

@@ -8,6 +8,7 @@ mod limits;
 mod node;
 mod overrides;
 mod reader;
+mod redis;
 mod schema;
 mod section;
 mod summary;
@@ -25,6 +26,7 @@ use std::path::{Path, PathBuf};
 use spillgate_core::limit::Limits;
 use toml::de::DeTable;
 
+pub use self::redis::{MIN_PEERS_DEFAULT, REDIS_TIMEOUT_DEFAULT, RedisMode, RedisSection, RedisUrl, RedisUrlError};
 pub use cluster::{
     CLUSTER_LISTEN_DEFAULT, CLUSTER_NAME_DEFAULT, ClusterSection, CredentialFiles, FORGET_AFTER_DEFAULT,
     GOSSIP_INTERVAL_DEFAULT, JOIN_TIMEOUT_DEFAULT, KEEP_ALIVE, STALE_AFTER_DEFAULT,
@@ -52,6 +54,8 @@ pub struct Config {
     pub http: HttpConfig,
     /// The other nodes; `None`: a single node.
     pub cluster: Option<ClusterSection>,
+    /// A central store; `None`: the nodes decide by themselves whatever happens.
+    pub redis: Option<RedisSection>,
     /// Every named limit.
     pub limits: Limits,
 }
@@ -129,6 +133,7 @@ impl Config {
         let node = node::read_node(&root.table("node"), overrides);
         let http = node::read_http(&root.table("http"), overrides, &mut files);
         let cluster = cluster::read_cluster(&root.table("cluster"), overrides, &mut files);
+        let redis = redis::read_redis(&root.table("redis"), &mut files);
         let limits = limits::read_limits(&root, overrides);
         for file in &files {
             if let Err(error) = probe(file) {
@@ -139,7 +144,7 @@ impl Config {
         }
         let problems = reader.into_problems();
         if problems.is_empty() {
-            Ok(Self { node, http, cluster, limits })
+            Ok(Self { node, http, cluster, redis, limits })
         } else {
             Err(Problems::new(path, problems).into())
         }

@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::LoadConfig;
 use super::gossip::Traffic;
-use crate::api::{Control, Identity, MemberView, Readiness};
+use crate::api::{Control, DeciderView, Identity, MemberView, Readiness, StoreView};
 use crate::cluster::{Cluster, MemberState};
 use crate::config::Config;
 use crate::driver::Driver;
 use crate::metrics::{Metrics, Sample};
+use crate::redis::{Central, Mode};
 use spillgate_core::view::PeerState;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -26,6 +27,9 @@ pub(super) struct Steward {
     metrics: Arc<Metrics>,
     cluster: Option<Cluster>,
     cluster_name: Option<String>,
+    central: Option<Central>,
+    /// When the central store is to decide, by its name in the configuration.
+    store_when: &'static str,
     readiness: AtomicU8,
     file: Option<PathBuf>,
     load: LoadConfig,
@@ -38,6 +42,7 @@ impl Steward {
         driver: Driver,
         metrics: Arc<Metrics>,
         cluster: Option<Cluster>,
+        central: Option<Central>,
         config: &Config,
         file: Option<PathBuf>,
         load: LoadConfig,
@@ -48,6 +53,8 @@ impl Steward {
             metrics,
             cluster,
             cluster_name: config.cluster.as_ref().map(|c| c.name.clone()),
+            central,
+            store_when: config.redis.as_ref().map_or("", |r| r.mode.as_str()),
             readiness: AtomicU8::new(JOINING),
             file,
             load,
@@ -102,8 +109,27 @@ impl Control for Steward {
             evictions: self.driver.node().evictions(),
             bytes: (self.traffic.sent.load(Relaxed), self.traffic.received.load(Relaxed)),
             frames_refused: self.traffic.refused.load(Relaxed),
+            mode: self.central.as_ref().map_or(Mode::Local, |c| c.view().mode),
+            store: self.central.as_ref().map(Central::view),
             version: VERSION,
         })
+    }
+
+    fn decider(&self) -> DeciderView {
+        let Some(view) = self.central.as_ref().map(Central::view) else {
+            return DeciderView { mode: Mode::Local.as_str(), store: None };
+        };
+        let store = StoreView {
+            when: self.store_when,
+            address: view.address,
+            is_up: view.is_up,
+            is_cluster: view.is_cluster,
+            shares: view.shares,
+            switched_over: view.switches.0,
+            switched_back: view.switches.1,
+            last_error: view.last_error,
+        };
+        DeciderView { mode: view.mode.as_str(), store: Some(store) }
     }
 
     fn identity(&self) -> Identity {
@@ -176,8 +202,8 @@ fn report(old: &Config, new: &Config) -> String {
     });
     parts.extend(list("changed", changed.collect()));
     let mut text = if parts.is_empty() { "no limit changed".to_owned() } else { parts.join("; ") };
-    if old.node != new.node || old.http != new.http || old.cluster != new.cluster {
-        text.push_str("; [node], [http] or [cluster] changed too: that takes a restart");
+    if old.node != new.node || old.http != new.http || old.cluster != new.cluster || old.redis != new.redis {
+        text.push_str("; [node], [http], [cluster] or [redis] changed too: that takes a restart");
     }
     text
 }

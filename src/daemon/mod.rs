@@ -25,11 +25,12 @@ use crate::api::{self, Api, Token};
 use crate::cli::CouldNotStart;
 use crate::cluster::{Cluster, ClusterConfig, ClusterSecret, Credentials};
 use crate::config::{
-    ClusterSection, Config, ConfigError, CredentialFiles, FORGET_AFTER_DEFAULT, GOSSIP_INTERVAL_DEFAULT,
-    STALE_AFTER_DEFAULT,
+    CLUSTER_NAME_DEFAULT, ClusterSection, Config, ConfigError, CredentialFiles, FORGET_AFTER_DEFAULT,
+    GOSSIP_INTERVAL_DEFAULT, RedisMode, RedisSection, STALE_AFTER_DEFAULT,
 };
 use crate::driver::Driver;
 use crate::metrics::Metrics;
+use crate::redis::{self, Central, When};
 
 use control::Steward;
 use gossip::Post;
@@ -49,6 +50,7 @@ pub struct Daemon {
     metrics: Arc<Metrics>,
     steward: Arc<Steward>,
     cluster: Option<Cluster>,
+    central: Option<Central>,
     tcp: Option<TcpListener>,
     unix: Option<UnixListener>,
     token: Option<Token>,
@@ -91,8 +93,14 @@ impl Daemon {
         let metrics = Arc::new(Metrics::default());
         let node = node_config(&config, incarnation, hash_key);
         let driver = Driver::new(node, config.limits.clone(), metrics.check_duration());
-        let steward = Steward::new(driver.clone(), metrics.clone(), cluster.clone(), &config, file, load);
-        Ok(Self { config, driver, metrics, steward: Arc::new(steward), cluster, tcp, unix, token })
+        let advertised = cluster.as_ref().map(Cluster::advertised_addr);
+        let central = match &config.redis {
+            Some(section) => Some(central(&config, section, advertised, &driver)?),
+            None => None,
+        };
+        let steward =
+            Steward::new(driver.clone(), metrics.clone(), cluster.clone(), central.clone(), &config, file, load);
+        Ok(Self { config, driver, metrics, steward: Arc::new(steward), cluster, central, tcp, unix, token })
     }
 
     /// Where the HTTP API listens, with the real port.
@@ -126,6 +134,10 @@ impl Daemon {
         tasks.spawn(upkeep(self.metrics.clone(), self.driver.clone(), stopped.clone()));
         tasks.spawn(reload::watch(self.steward.clone(), stopped.clone()));
         self.start_gossip(&mut tasks, &stopped);
+        if let Some(central) = self.central.take() {
+            self.driver.set_referee(Arc::new(central.clone()));
+            tasks.spawn(central.run(stopped.clone()));
+        }
         let ended = self.wait().await;
         self.steward.begin_draining();
         if let Some(cluster) = &self.cluster {
@@ -188,6 +200,26 @@ impl Daemon {
             error = broken => Err(error.into()),
         }
     }
+}
+
+/// The central store; nothing is connected yet.
+fn central(
+    config: &Config,
+    section: &RedisSection,
+    advertised: Option<SocketAddr>,
+    driver: &Driver,
+) -> anyhow::Result<Central> {
+    let (password, ca) = (section.password_file.as_deref(), section.ca_file.as_deref());
+    let target = redis::target(section.url.nodes(), password, ca, section.timeout.into())?;
+    let cluster = config.cluster.as_ref();
+    let name = cluster.map_or(CLUSTER_NAME_DEFAULT, |c| c.name.as_str()).to_owned();
+    let own = advertised.map(|a| a.to_string());
+    let others = cluster.is_some_and(|c| c.seeds.iter().any(|seed| Some(seed) != own.as_ref()));
+    let when = match section.mode {
+        RedisMode::Always => When::Always,
+        RedisMode::Fallback => When::CutOff { min_peers: section.min_peers, expected: others },
+    };
+    Ok(Central::new(driver.clone(), name, section.url.to_string(), target, when))
 }
 
 async fn bind_tcp(address: SocketAddr) -> anyhow::Result<TcpListener> {

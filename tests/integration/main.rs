@@ -6,6 +6,7 @@ mod command;
 mod daemon;
 mod http1;
 mod nodes;
+mod redis_server;
 mod relay;
 
 mod accuracy;
@@ -17,6 +18,9 @@ mod http;
 mod listeners;
 mod metrics;
 mod multi;
+mod redis;
+mod redis_fallback;
+mod redis_faults;
 mod refusals;
 mod reload;
 mod secret;

@@ -82,7 +82,7 @@ impl Entry {
         }
     }
 
-    fn window_moved(&mut self, before: Option<u64>) {
+    pub(crate) fn window_moved(&mut self, before: Option<u64>) {
         if self.meter.window() == before {
             return;
         }
@@ -248,6 +248,7 @@ impl Entry {
         let Some(news) = &mut self.news else { return };
         let first = news.counts.granted(slot) == 0;
         let was_settled = news.peers.iter().any(|p| p.slot == slot && p.settled);
+        let quiet = news.peers.iter().find(|p| p.slot == slot).map_or(Nanos::ZERO, |p| now.at.since(p.heard));
         let (refunded, refunds_fresh) = update.refunds.map_or((0, 0), |r| (r.refunded, r.fresh));
         let step = news.counts.learn(slot, update.granted, refunded);
         // counters are merged whatever the order; a demand is a word that a later frame has taken back
@@ -259,6 +260,10 @@ impl Entry {
         let refunded = if first { refunds_fresh } else { step.refunded.min(refunds_fresh) };
         // charges from before the baseline that were missed: unless the replica had settled, they are of the window before
         let older = if first || was_settled { 0 } else { (step.granted - charged).min(capacity) };
+        // a bucket has had them back since, as far as time was for it; what a central store told of a window's is in it
+        let known =
+            if self.meter.window().is_none() { self.rule.rate().tokens_in(quiet) } else { news.spent_before(older) };
+        let older = older.saturating_sub(known);
         let charged = news.beyond_assumed(slot, charged);
         self.guessed |= first && charged > 0;
         let window = update.window.unwrap_or(0);

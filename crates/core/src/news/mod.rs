@@ -1,10 +1,12 @@
 //! What a key has to say and what was heard of it: own counters and which of them are common knowledge, demand, peers'
 //! counters. Present only while there is something to say. It must not know buckets, frames or other keys.
 
+mod account;
 mod demand;
 mod silence;
 mod spans;
 
+pub use account::Account;
 pub use demand::Demand;
 pub use silence::Silence;
 pub use spans::Spans;
@@ -78,6 +80,8 @@ pub struct News {
     pub busy: Nanos,
     /// While a peer is silent: what it is assumed to spend, and own charges that it has not confirmed.
     pub silence: Option<Box<Silence>>,
+    /// What a central store has counted, while one decides.
+    pub account: Option<Account>,
 }
 
 impl News {
@@ -102,6 +106,7 @@ impl News {
             listed: false,
             busy: now,
             silence: None,
+            account: None,
         }
     }
 
@@ -141,6 +146,7 @@ impl News {
         if let Some(silence) = &mut self.silence {
             (silence.held, silence.held_before) = (0.0, 0.0);
         }
+        self.account_new_window();
         self.new_baseline();
     }
 
@@ -149,6 +155,7 @@ impl News {
         if let Some(silence) = &mut self.silence {
             (silence.held, silence.held_before) = (0.0, silence.held);
         }
+        self.account_new_window();
         self.new_baseline();
     }
 

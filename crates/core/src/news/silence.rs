@@ -20,6 +20,8 @@ pub struct Silence {
     pub(super) held: f64,
     /// The same of the window before, of a windowed limit.
     pub(super) held_before: f64,
+    /// Tokens that, by a central store's word, the silent spent in the window before.
+    pub(super) spent_before: f64,
 }
 
 impl News {
