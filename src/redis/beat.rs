@@ -128,7 +128,8 @@ impl Central {
             said.is_some_and(|(word, _)| word == BY_ITSELF)
         };
         let shares = peers.iter().any(|p| p.state == PeerState::Silent && goes_on(&p.replica.node));
-        shared.alone.store(alone, Relaxed);
+        // what Redis says to be used is all that is used only where nobody spends without it
+        shared.alone.store(alone && !shares, Relaxed);
         shared.shares.store(shares, Relaxed);
         let cut_off = self.is_cut_off();
         let switched = shared.switch.lock().unwrap_or_else(PoisonError::into_inner).look(now, cut_off);

@@ -149,7 +149,7 @@ struct Shared {
     decides: AtomicBool,
     /// Nodes that Redis hears of decide without it: what it grants must be within this node's share too.
     shares: AtomicBool,
-    /// No peer is heard of: only Redis tells what the others spend.
+    /// No peer is heard of, and none goes on without Redis: Redis tells all that the others spend.
     alone: AtomicBool,
     /// Counts the times that this node began to ask.
     episode: AtomicU32,

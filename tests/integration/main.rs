@@ -19,6 +19,7 @@ mod listeners;
 mod metrics;
 mod multi;
 mod redis;
+mod redis_chaos;
 mod redis_fallback;
 mod redis_faults;
 mod refusals;

@@ -123,8 +123,9 @@ async fn a_wrong_password_is_told_of_and_shown_nowhere() {
     std::fs::write(&broken, section.replace("redis://", "http://")).unwrap();
     let wrong = run(&["config", "check", &broken.display().to_string()]).await;
     assert!(wrong.err.contains("redis.url must be like"), "{wrong:?}");
-    std::fs::write(&broken, section.replace("url = \"", "url = [\"").replace("\"\n", "\"]\n")).unwrap();
+    std::fs::write(&broken, section.replace("url = \"", "url = [\"").replacen("\"\n", "\"]\n", 1)).unwrap();
     let odd = run(&["config", "check", &broken.display().to_string()]).await;
+    assert!(odd.err.contains("redis.url [\"redis://...@") && odd.err.contains("must be text in quotes"), "{odd:?}");
     let texts = [daemon.log(), daemon.get("/v1/cluster").await.to_string(), daemon.text("/metrics").await];
     let outcomes = [summary, shown, wrong, odd].map(|o| o.out + &o.err);
     for text in texts.iter().chain(&outcomes) {

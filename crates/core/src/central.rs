@@ -46,8 +46,8 @@ pub struct Brief {
     pub reserved: u64,
     /// What this node knows to be used, without what it [owes](Self::owed) the store and without guesses.
     pub known: Used,
-    /// Whether the store must take at least [`Self::known`] as used though it knows the key: the node asks for the first
-    /// time since it began to ask, and others may have spent without the store until then.
+    /// Whether the store must take at least [`Self::known`] as used though it knows the key: it has not answered since the
+    /// node began to ask, and others may have spent without the store until then.
     pub first: bool,
     /// Tokens charged here that the store has not counted; negative: given back. In the window of [`Self::known`].
     pub owed: i64,
@@ -122,7 +122,7 @@ impl Entry {
         let mut account = before.unwrap_or_else(|| {
             // what the others know as well is in everybody's word, once; what only this node knows comes on top
             let own = news.unacked(common).min(known.present()).ceil() as i64;
-            Account { episode, told: net.wrapping_sub(own), under_way: 0, stamp: 0, before: 0 }
+            Account { episode, heard: false, told: net.wrapping_sub(own), under_way: 0, stamp: 0, before: 0 }
         });
         // what is under way may be lost, and owed again: it is not known either
         let uncounted = net.wrapping_sub(account.told);
@@ -130,7 +130,7 @@ impl Entry {
         let owed_before = std::mem::take(&mut account.before);
         account.under_way = uncounted;
         news.account = Some(account);
-        let (known, first) = (known.less(uncounted as f64), before.is_none());
+        let (known, first) = (known.less(uncounted as f64), !account.heard);
         Brief { key, rule, reserved, known, first, owed, owed_before, stamp: account.stamp }
     }
 
@@ -139,11 +139,6 @@ impl Entry {
         let Some(account) = self.account_of(brief) else { return };
         account.under_way = account.under_way.wrapping_sub(brief.owed);
         account.before = account.before.wrapping_add(brief.owed_before);
-        if brief.first
-            && let Some(news) = &mut self.news
-        {
-            news.account = None;
-        }
     }
 
     /// The store has heard `brief` and counted a grant of `cost` tokens beside it, whether they are charged here or not.
@@ -151,6 +146,7 @@ impl Entry {
         if let Some(account) = self.account_of(brief) {
             account.under_way = account.under_way.wrapping_sub(brief.owed);
             account.told = account.told.wrapping_add(brief.owed).wrapping_add_unsigned(cost);
+            account.heard = true;
         }
     }
 

@@ -9,6 +9,8 @@ use crate::time::Nanos;
 pub struct Account {
     /// Since when: another number each time the node begins to ask.
     pub episode: u32,
+    /// Whether the store has answered since.
+    pub heard: bool,
     /// Own grants less refunds that the store has counted, by its own word.
     pub told: i64,
     /// What it was told since and has not answered.

@@ -173,7 +173,12 @@ fn what_was_charged_before_the_store_was_asked_is_told_with_the_first_question_a
     // no tick has told anybody of it: only this node can tell the store
     assert_eq!((brief.first, brief.owed, brief.known), (true, 30, Used::Bucket(0.0)));
     let again = node.brief(&ask(1), Now::default(), 1).unwrap().unwrap();
-    assert_eq!((again.first, again.owed), (false, 0));
+    // nothing is owed twice, and until the store has answered it must take no less than what is known
+    assert_eq!((again.first, again.owed, again.known), (true, 0, Used::Bucket(0.0)));
+    node.unsaid(&brief);
+    node.note_counted(&again, 0);
+    let after = node.brief(&ask(1), Now::default(), 1).unwrap().unwrap();
+    assert_eq!((after.first, after.owed), (false, 30), "what was lost is owed again, what was not is not");
     let anew = node.brief(&ask(1), Now::default(), 2).unwrap().unwrap();
     assert!(anew.first, "it began to ask anew");
 }
