@@ -155,9 +155,13 @@ impl Central {
 
     /// Sends it off; `None` where Redis is not worth asking now.
     fn start(&self, job: Job) -> Option<Waiting> {
-        let Some(link) = self.link().filter(|_| self.0.health.is_up()) else {
+        let link = self.link();
+        let Some(link) = link.clone().filter(|_| self.0.health.is_up()) else {
             self.0.health.count(Outcome::Skipped);
-            job.unsaid();
+            match link.filter(|_| self.0.health.is_reachable()) {
+                Some(link) => job.tell(link),
+                None => job.unsaid(),
+            }
             return None;
         };
         Some(job.start(link))

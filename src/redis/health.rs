@@ -7,8 +7,9 @@ use super::RedisError;
 
 /// Failures in a row after which Redis is not asked until it has shown itself well.
 const FAILURES_MAX: u32 = 3;
-/// Beats in a row that must come through before it is asked again.
-const BEATS_LEAST: u32 = 2;
+/// Beats in a row that must come through before it is asked again: some 300 ms, in which every node that decided without
+/// it tells what it granted. Whoever asked first would else be granted what the others have spent.
+const BEATS_LEAST: u32 = 6;
 
 /// What came of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +66,11 @@ impl Health {
         self.up.load(Relaxed)
     }
 
+    /// Whether it answers at all, so that it can be told what was granted without it.
+    pub(super) fn is_reachable(&self) -> bool {
+        self.beats.load(Relaxed) > 0
+    }
+
     pub(super) fn count(&self, outcome: Outcome) {
         self.outcomes[outcome as usize].fetch_add(1, Relaxed);
     }
@@ -117,9 +123,10 @@ mod tests {
         let health = Health::default();
         let error = RedisError::Timeout(Duration::from_millis(1));
         assert!(!health.is_up(), "not before it has been seen");
-        health.beat_well();
-        assert!(!health.is_up());
-        health.beat_well();
+        let beats = |n: u32| (0..n).for_each(|_| health.beat_well());
+        beats(BEATS_LEAST - 1);
+        assert!(!health.is_up() && health.is_reachable());
+        beats(1);
         assert!(health.is_up());
         for _ in 1..FAILURES_MAX {
             health.failed(&error);
@@ -133,11 +140,12 @@ mod tests {
         assert!(!health.is_up());
         health.request_well();
         assert!(!health.is_up(), "a late reply does not close it");
-        health.beat_well();
+        beats(BEATS_LEAST - 1);
         health.failed(&error);
-        health.beat_well();
+        assert!(!health.is_reachable());
+        beats(BEATS_LEAST - 1);
         assert!(!health.is_up(), "in a row");
-        health.beat_well();
+        beats(1);
         assert!(health.is_up());
     }
 }

@@ -221,13 +221,7 @@ impl Central {
         let check = Check { limit, key, cost: 0, priority: "normal" };
         let Ok(Some(brief)) = self.brief(&check) else { return };
         if let (Some(link), true) = (self.link(), self.0.health.is_up()) {
-            let job = self.job(&[check], vec![brief], false);
-            tokio::spawn(async move {
-                match job.run(&link).await {
-                    Ok(_) => job.briefs.iter().for_each(|brief| job.central.0.driver.node().note_counted(brief, 0)),
-                    Err(_) => job.unsaid(),
-                }
-            });
+            self.job(&[check], vec![brief], false).tell(link);
         } else {
             self.0.driver.node().unsaid(&brief);
         }

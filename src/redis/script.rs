@@ -34,7 +34,17 @@ pub(super) struct Call {
     arguments: Vec<String>,
 }
 
+/// Arguments of each key, and which of them is the cost.
+const ARGUMENTS: usize = 14;
+const COST: usize = 5;
+
 impl Call {
+    /// The same without asking for anything: it only tells.
+    pub(super) fn of_nothing(mut self) -> Self {
+        self.arguments.iter_mut().skip(COST).step_by(ARGUMENTS).for_each(|cost| "0".clone_into(cost));
+        self
+    }
+
     fn command(&self, name: &str, script: &str) -> Cmd {
         let mut command = redis::cmd(name);
         command.arg(script).arg(self.keys.len()).arg(&self.keys).arg(&self.arguments);
@@ -111,7 +121,7 @@ pub(super) fn call(cluster: &str, checks: &[Check<'_>], briefs: &[Brief]) -> Cal
 }
 
 /// The fields that decide.lua names, in its order.
-fn arguments(cost: u64, brief: &Brief) -> [String; 14] {
+fn arguments(cost: u64, brief: &Brief) -> [String; ARGUMENTS] {
     let rule = &brief.rule;
     let delay_max = rule.spec().max_delay.map_or(-1.0, |most| micros(most.0));
     let (used, window, before) = match brief.known {

@@ -44,7 +44,8 @@ pub struct Brief {
     pub rule: Arc<Rule>,
     /// Tokens that a grant must leave behind.
     pub reserved: u64,
-    /// What this node knows to be used, without what it [owes](Self::owed) the store and without guesses.
+    /// What this node holds to be used, with what it assumes of the silent, and without what it [owes](Self::owed) the
+    /// store.
     pub known: Used,
     /// Whether the store must take at least [`Self::known`] as used though it knows the key: it has not answered since the
     /// node began to ask, and others may have spent without the store until then.
@@ -116,12 +117,11 @@ impl Entry {
         let Some(news) = &mut self.news else {
             return Brief { known: used, ..Brief::of_none(key, rule, reserved, now) };
         };
-        let known = used.less(news.assumed());
         let net = news.net();
         let before = news.account.filter(|a| a.episode == episode);
         let mut account = before.unwrap_or_else(|| {
             // what the others know as well is in everybody's word, once; what only this node knows comes on top
-            let own = news.unacked(common).min(known.present()).ceil() as i64;
+            let own = news.unacked(common).min(used.present()).ceil() as i64;
             Account { episode, heard: false, told: net.wrapping_sub(own), under_way: 0, stamp: 0, before: 0 }
         });
         // what is under way may be lost, and owed again: it is not known either
@@ -130,7 +130,7 @@ impl Entry {
         let owed_before = std::mem::take(&mut account.before);
         account.under_way = uncounted;
         news.account = Some(account);
-        let (known, first) = (known.less(uncounted as f64), !account.heard);
+        let (known, first) = (used.less(uncounted as f64), !account.heard);
         Brief { key, rule, reserved, known, first, owed, owed_before, stamp: account.stamp }
     }
 
