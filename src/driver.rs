@@ -2,14 +2,15 @@
 //! know HTTP, QUIC or Redis.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use metrics::Histogram;
+use spillgate_core::algorithm::CLOCK_TOLERANCE;
 use spillgate_core::decision::{Check, CheckError, Decision, LimitRef, Reason, Refunded};
 use spillgate_core::limit::Limits;
-use spillgate_core::node::{Attempt, FrameError, Node, NodeConfig, Outbox, Told};
+use spillgate_core::node::{Attempt, FrameError, Node, NodeConfig, Outbox, Restored, Told};
 use spillgate_core::time::{Nanos, Now};
 use spillgate_core::view::{Explanation, PeerView, ReplicaId, TopBy, TopKey};
 use spillgate_core::wire::DecodeError;
@@ -67,13 +68,21 @@ struct Clock {
     start: quanta::Instant,
     /// Wall time at the start, nanoseconds since the epoch, as the last look at the wall clock has it.
     wall_at_start: AtomicU64,
+    /// Whether it was seen to jump.
+    jumped: AtomicBool,
 }
 
 impl Clock {
     fn new() -> Self {
         let monotonic = quanta::Clock::new();
-        let clock = Self { start: monotonic.now(), monotonic, wall_at_start: AtomicU64::new(0) };
+        let clock = Self {
+            start: monotonic.now(),
+            monotonic,
+            wall_at_start: AtomicU64::new(0),
+            jumped: AtomicBool::new(false),
+        };
         clock.look();
+        clock.jumped.store(false, Relaxed);
         clock
     }
 
@@ -86,7 +95,11 @@ impl Clock {
     fn look(&self) {
         let at = Nanos::from(self.monotonic.now().saturating_duration_since(self.start));
         let wall = Nanos::from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO));
-        self.wall_at_start.store(wall.since(at).0, Relaxed);
+        let start = wall.since(at).0;
+        let before = self.wall_at_start.swap(start, Relaxed);
+        if before.abs_diff(start) > CLOCK_TOLERANCE.0 {
+            self.jumped.store(true, Relaxed);
+        }
     }
 }
 
@@ -409,9 +422,23 @@ impl Driver {
         self.0.node.handle_message(bytes, asked, self.now())
     }
 
+    /// Takes in a slice of an earlier run's table, see [`Node::restore`].
+    ///
+    /// # Errors
+    /// [`DecodeError`]; nothing was changed then.
+    pub fn restore(&self, slice: &[u8]) -> Result<Restored, DecodeError> {
+        self.0.node.restore(slice, self.now())
+    }
+
     /// The node stood still while its peers went on, see [`Node::doubt`].
     pub fn doubt(&self) {
         self.0.node.doubt();
+    }
+
+    /// Whether the wall clock jumped since this was asked last: then this node may stand in windows that its peers do not.
+    #[must_use]
+    pub fn clock_jumped(&self) -> bool {
+        self.0.clock.jumped.swap(false, Relaxed)
     }
 
     /// One round of news.

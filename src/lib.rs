@@ -11,4 +11,6 @@ pub mod demo;
 pub mod driver;
 pub mod logs;
 pub mod metrics;
+pub mod private_file;
 pub mod redis;
+pub mod snapshot;

@@ -14,6 +14,7 @@ use spillgate_core::table::Tally;
 use spillgate_core::view::{PeerState, PeerView};
 
 use crate::redis::{self, Mode};
+use crate::snapshot::Written;
 
 const CHECK_DURATION: &str = "spillgate_check_duration_seconds";
 const CONVERGENCE: &str = "spillgate_gossip_convergence_seconds";
@@ -51,6 +52,8 @@ pub struct Sample {
     pub store: Option<redis::View>,
     /// Frames that were dropped because they did not decode or were no peer's.
     pub frames_refused: u64,
+    /// What was written to `data_dir`; `None` without one.
+    pub snapshots: Option<Written>,
     /// What this node is called in `build_info`.
     pub version: &'static str,
 }
@@ -105,6 +108,7 @@ impl Metrics {
             limits(sample);
             gossip(sample);
             deciding(sample);
+            snapshots(sample);
             process(sample);
         });
         let mut text = now.handle().render();
@@ -206,6 +210,16 @@ fn deciding(sample: &Sample) {
     counter!("spillgate_redis_switches_total", "to" => "redis").absolute(store.switches.0);
     counter!("spillgate_redis_switches_total", "to" => "local").absolute(store.switches.1);
     gauge!("spillgate_redis_up").set(f64::from(u8::from(store.is_up)));
+}
+
+fn snapshots(sample: &Sample) {
+    let Some(Written { written, failed, bytes }) = sample.snapshots else { return };
+    describe_counter!("spillgate_snapshots_total", "Snapshots of the table by outcome: written, failed");
+    describe_gauge!("spillgate_snapshot_bytes", "Size of the last snapshot written");
+    for (outcome, n) in [("written", written), ("failed", failed)] {
+        counter!("spillgate_snapshots_total", "outcome" => outcome).absolute(n);
+    }
+    gauge!("spillgate_snapshot_bytes").set(bytes as f64);
 }
 
 fn process(sample: &Sample) {

@@ -15,6 +15,7 @@ use spillgate_core::decision::{CheckError, LimitRef, Reason};
 use spillgate_core::limit::KEY_BYTES_MAX;
 use spillgate_core::time::Nanos;
 use spillgate_core::view::TopBy;
+use tokio::sync::SemaphorePermit;
 
 use super::answer::{self, Answer};
 use super::body;
@@ -69,6 +70,13 @@ impl Api {
         }
     }
 
+    /// To be held while a check is being answered.
+    fn slot(&self) -> Result<SemaphorePermit<'_>, Problem> {
+        self.checks.try_acquire().map_err(|_| {
+            Problem::new(Kind::Overloaded, "this node answers as many checks as it can at once: try again in a moment")
+        })
+    }
+
     fn problem(&self, error: &CheckError) -> Problem {
         Problem::of_check(error, &self.driver.limits())
     }
@@ -86,6 +94,7 @@ async fn check(State(api): Shared, request: Request) -> Answered {
     let body = body::read(request).await?;
     let wanted = request::check(&body)?;
     api.refuse_if_draining()?;
+    let _slot = api.slot()?;
     let decision = api.driver.check_wait(&wanted.check(), wanted.wait).await.map_err(|e| api.problem(&e))?;
     let limit = wanted.limit.as_ref();
     if !decision.allowed && decision.reason == Some(Reason::TooLarge) {
@@ -108,6 +117,7 @@ async fn checks(State(api): Shared, request: Request) -> Answered {
     let body = body::read(request).await?;
     let batch = request::batch(&body)?;
     api.refuse_if_draining()?;
+    let _slot = api.slot()?;
     let decisions = match batch.mode {
         Mode::Each => {
             let each: Vec<_> = batch.checks.iter().map(|w| (w.check(), w.wait)).collect();

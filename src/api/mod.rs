@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use spillgate_core::time::Nanos;
 use spillgate_core::view::PeerState;
+use tokio::sync::Semaphore;
 
 use crate::driver::Driver;
 
@@ -151,4 +152,10 @@ pub struct Api {
     pub control: Arc<dyn Control>,
     /// What a caller must present; none lets everybody in.
     pub token: Option<Token>,
+    /// How many checks may be answered at once; further ones are told so with 503, whoever asks, and change nothing.
+    pub checks: Semaphore,
 }
+
+/// How many checks a node answers at once. One that is not held takes microseconds, so that these are requests that wait
+/// for tokens or for confirmation: each takes some kilobytes, and is tried again whenever news comes.
+pub const CHECKS_MAX: usize = 4096;

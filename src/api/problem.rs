@@ -39,6 +39,8 @@ pub enum Kind {
     Joining,
     /// The node is on the way out.
     Draining,
+    /// As many checks as the node takes at once are being answered.
+    Overloaded,
     /// A task of the daemon ended early, which only happens while it shuts down.
     Unavailable,
 }
@@ -73,6 +75,7 @@ impl Kind {
             }
             Self::Joining => ("urn:spillgate:problem:joining", "Joining", StatusCode::SERVICE_UNAVAILABLE),
             Self::Draining => ("urn:spillgate:problem:draining", "Draining", StatusCode::SERVICE_UNAVAILABLE),
+            Self::Overloaded => ("urn:spillgate:problem:overloaded", "Overloaded", StatusCode::SERVICE_UNAVAILABLE),
             Self::Unavailable => ("urn:spillgate:problem:unavailable", "Unavailable", StatusCode::SERVICE_UNAVAILABLE),
         }
     }

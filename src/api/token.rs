@@ -15,6 +15,7 @@ use ring::hmac;
 use ring::rand::SystemRandom;
 
 use super::problem::{Kind, Problem};
+use crate::private_file::complain_if_public;
 
 /// The longest token, in bytes: it has to fit into a header.
 const TOKEN_BYTES_MAX: usize = 4096;
@@ -63,11 +64,12 @@ impl Token {
         Ok(Self { key, tag })
     }
 
-    /// The token in a file; white space around it does not count.
+    /// The token in a file; white space around it does not count. A file that everybody may read is complained of.
     ///
     /// # Errors
     /// [`TokenError`] when it can't be read or is none.
     pub fn read(path: &Path) -> Result<Self, TokenError> {
+        complain_if_public(path, "the API token");
         Self::new(&read_text(path)?)
     }
 

@@ -38,6 +38,9 @@ pub struct ServeArgs {
     /// This node's name, unlike any other in the cluster [default: the host name].
     #[arg(long, value_name = "ID", env = "SPILLGATE_NODE_ID")]
     pub node_id: Option<String>,
+    /// Directory for snapshots, which keep quotas over a restart [default: none are written].
+    #[arg(long, value_name = "DIR", env = "SPILLGATE_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
     /// TCP address of the HTTP API; one that is not loopback needs a token file [default: 127.0.0.1:8470].
     #[arg(long, value_name = "IP:PORT", env = "SPILLGATE_HTTP")]
     pub http: Option<SocketAddr>,
@@ -73,6 +76,7 @@ impl ServeArgs {
     pub fn overrides(&self) -> Overrides {
         Overrides {
             node_id: self.node_id.clone(),
+            data_dir: self.data_dir.clone(),
             http: self.http,
             token_file: self.token_file.clone(),
             cluster_listen: self.cluster_listen,
@@ -132,7 +136,7 @@ mod tests {
             assert_eq!(arg.get_env().unwrap().to_str(), Some(variable.as_str()));
             seen += 1;
         }
-        assert_eq!(seen, 9);
+        assert_eq!(seen, 10);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use quinn::{
 use ring::hmac;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::congestion::NewsGoesOn;
 use super::error::ClusterError;
 use super::tls::Tls;
 
@@ -75,6 +76,7 @@ fn transport() -> TransportConfig {
         .keep_alive_interval(Some(KEEP_ALIVE))
         // the first retransmission of a handshake comes after three of these
         .initial_rtt(Duration::from_millis(100))
+        .congestion_controller_factory(NewsGoesOn::config())
         .receive_window(VarInt::from_u32(RECEIVE_WINDOW_BYTES))
         .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER_BYTES))
         .datagram_send_buffer_size(DATAGRAM_BUFFER_BYTES);

@@ -81,6 +81,17 @@ pub enum ClusterError {
         /// Why.
         reason: String,
     },
+    /// Another process has this node's id, and it stays.
+    #[error(
+        "node id {node:?} is in use by another process at {address}, which stays: give each node an id of its own \
+         ([node] id or --node-id)"
+    )]
+    Duplicate {
+        /// The id.
+        node: String,
+        /// Where the other process is reached.
+        address: SocketAddr,
+    },
     /// Membership ended although nobody asked it to: this node no longer notices who comes and goes.
     #[error("membership stopped: {reason}; restart the node")]
     MembershipStopped {

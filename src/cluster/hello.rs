@@ -17,6 +17,10 @@ pub(super) struct Hello {
     pub(super) node: Arc<str>,
     pub(super) incarnation: u64,
     pub(super) address: SocketAddr,
+    /// How many peers it has up: of two processes with one id, the one with fewer gives way. A version that does not say
+    /// counts as alone.
+    #[serde(default)]
+    pub(super) peers: usize,
 }
 
 impl Hello {
@@ -62,6 +66,7 @@ mod tests {
             node: "a".into(),
             incarnation: u64::MAX,
             address: "[::1]:8471".parse().unwrap(),
+            peers: 0,
         };
         assert_eq!(Hello::decode(&hello.encode()), Ok(hello.clone()));
         let later =

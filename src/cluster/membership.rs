@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -126,6 +127,8 @@ impl Membership {
             alive.iter().find(|(replica, _)| replica.node == hello.node && replica.incarnation > hello.incarnation);
         if let Some((_, address)) = twin {
             self.mesh.report_duplicate(*address);
+            // only itself can prove it
+            self.mesh.dial(*address, None);
         }
         let changes = self.roster().alive(alive, Instant::now());
         self.carry_out(changes);
@@ -145,6 +148,7 @@ impl Membership {
         for change in changes {
             match change {
                 Change::Up(replica, address) => {
+                    self.mesh.refused.store(false, Relaxed);
                     tracing::debug!(peer = %replica, %address, "up");
                     registry.admit(&replica, || inbox.peer_up(&replica, address));
                 }

@@ -8,6 +8,7 @@
 //!                 │ endpoint, tls, secret                    seeds ── dial
 //! ```
 
+mod congestion;
 mod endpoint;
 mod error;
 mod hello;
@@ -172,7 +173,16 @@ struct Shared {
     runtime: Handle,
     waiting: Mutex<Option<Waiting>>,
     tasks: Mutex<JoinSet<()>>,
-    stopped: watch::Sender<Option<String>>,
+    stopped: Arc<watch::Sender<Option<Ended>>>,
+}
+
+/// Why this node's part ended although nobody asked it to.
+#[derive(Clone, Debug)]
+enum Ended {
+    /// Membership broke down.
+    Membership(String),
+    /// Another process has this node's id, is reached there, and stays.
+    Duplicate(SocketAddr),
 }
 
 /// What the tasks take over when they start.
@@ -204,6 +214,7 @@ impl Cluster {
             node: config.node.into(),
             incarnation: config.incarnation,
             address: endpoint::advertised(config.advertise, local, towards),
+            peers: 0,
         };
         let endpoint = endpoint::open(socket, &tls).map_err(bind_error)?;
         let (membership_in, membership) = mpsc::channel(QUEUE);
@@ -211,6 +222,7 @@ impl Cluster {
         let roster = Arc::new(Mutex::new(Roster::new(hello.replica())));
         let mesh =
             Mesh::new(endpoint, hello, tls.names, config.message_bytes_max, membership_in, events_in, roster.clone());
+        let stopped = mesh.ended.clone();
         Ok(Self {
             shared: Arc::new(Shared {
                 mesh: Arc::new(mesh),
@@ -222,7 +234,7 @@ impl Cluster {
                 runtime: Handle::current(),
                 waiting: Mutex::new(Some(Waiting { membership, events })),
                 tasks: Mutex::default(),
-                stopped: watch::Sender::new(None),
+                stopped,
             }),
         })
     }
@@ -248,7 +260,7 @@ impl Cluster {
         let run = async move {
             let error = member.run(membership, events).await;
             tracing::error!(%error, "this node no longer notices who comes and goes");
-            stopped.send_replace(Some(error.to_string()));
+            stopped.send_replace(Some(Ended::Membership(error.to_string())));
         };
         tasks.spawn_on(run, runtime);
     }
@@ -305,15 +317,28 @@ impl Cluster {
             || self.members().iter().any(|member| member.state == MemberState::Connecting)
     }
 
-    /// Returns when membership ended although nobody asked it to; a node should not go on after that.
+    /// Whether peers send this node away, since they know another process by its id, and none has it up.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        self.shared.mesh.refused.load(Relaxed) && lock(&self.shared.roster).is_alone()
+    }
+
+    /// Returns when this node's part has ended although nobody asked it to: membership broke down, or another process has
+    /// the node's id and stays. A node should not go on after that.
     pub async fn stopped(&self) -> ClusterError {
         let mut stopped = self.shared.stopped.subscribe();
-        let reason = match stopped.wait_for(Option::is_some).await {
-            Ok(reason) => reason.clone().unwrap_or_default(),
+        let ended = match stopped.wait_for(Option::is_some).await {
+            Ok(ended) => ended.clone(),
             // not while `self` holds the sender
             Err(_) => std::future::pending().await,
         };
-        ClusterError::MembershipStopped { reason }
+        match ended {
+            Some(Ended::Duplicate(address)) => {
+                ClusterError::Duplicate { node: self.shared.mesh.hello.node.to_string(), address }
+            }
+            Some(Ended::Membership(reason)) => ClusterError::MembershipStopped { reason },
+            None => ClusterError::MembershipStopped { reason: String::new() },
+        }
     }
 
     /// Leaves: tells the peers, so that they count this node as gone at once, and closes the port. Messages whose

@@ -3,23 +3,24 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use quinn::{Connection, ConnectionError, Endpoint, Incoming, VarInt};
 use rustls::pki_types::CertificateDer;
 use spillgate_core::view::ReplicaId;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::timeout;
 
-use super::Inbox;
 use super::error::ClusterError;
-use super::hello::{HELLO_BYTES_MAX, Hello};
+use super::hello::{HELLO_BYTES_MAX, Hello, is_reachable};
 use super::link::{self, Tag};
 use super::registry::{Added, Link, Registry};
 use super::roster::Roster;
 use super::seldom::Seldom;
 use super::tls::{Names, SERVER_NAME};
+use super::{Ended, Inbox};
 
 /// From the first packet to the other end's hello.
 const HANDSHAKE: Duration = Duration::from_secs(3);
@@ -38,6 +39,9 @@ const LINGER: Duration = Duration::from_secs(3);
 const MEMBERSHIP_STREAMS_MAX: usize = 64;
 /// No membership message is larger: it is made to fit a UDP datagram.
 pub(super) const MEMBERSHIP_BYTES_MAX: usize = 65_536;
+
+/// Begins the reason of a refusal for a node id that is in use; the address of the process that has it follows.
+const IN_USE: &str = "your node id is in use at ";
 
 /// Why an end closed a connection, told to the other end.
 pub(super) mod code {
@@ -79,6 +83,10 @@ pub(super) struct Mesh {
     membership_streams: Arc<Semaphore>,
     strangers: Seldom,
     duplicates: Seldom,
+    /// Peers sent this node away for another process with its id, and none has come up since.
+    pub(super) refused: AtomicBool,
+    /// Told when another process with this node's id has shown itself, and stays.
+    pub(super) ended: Arc<watch::Sender<Option<Ended>>>,
 }
 
 #[derive(Default)]
@@ -142,6 +150,8 @@ impl Mesh {
             membership_streams: Arc::new(Semaphore::new(MEMBERSHIP_STREAMS_MAX)),
             strangers: Seldom::default(),
             duplicates: Seldom::default(),
+            refused: AtomicBool::new(false),
+            ended: Arc::new(watch::Sender::new(None)),
         }
     }
 
@@ -270,11 +280,13 @@ impl Mesh {
             None => Refusal::Stream(error.to_string()),
         };
         let mut out = connection.open_uni().await?;
-        out.write_all(&self.hello.encode()).await.map_err(|error| broken(&error))?;
+        let own = Hello { peers: self.peers_up(), ..self.hello.clone() };
+        out.write_all(&own.encode()).await.map_err(|error| broken(&error))?;
         out.finish().map_err(|error| broken(&error))?;
         let mut stream = connection.accept_uni().await?;
         let bytes = stream.read_to_end(HELLO_BYTES_MAX).await.map_err(|error| broken(&error))?;
-        let judged = Hello::decode(&bytes).map_err(Refusal::Hello).and_then(|hello| self.judge(&connection, hello));
+        let judged =
+            Hello::decode(&bytes).map_err(Refusal::Hello).and_then(|hello| self.judge(&connection, hello, own.peers));
         match judged {
             Ok(hello) => Ok(Link { peer: hello.replica(), address: hello.address, connection, dialed }),
             Err(refusal) => {
@@ -285,7 +297,12 @@ impl Mesh {
         }
     }
 
-    fn judge(&self, connection: &Connection, hello: Hello) -> Result<Hello, Refusal> {
+    fn peers_up(&self) -> usize {
+        self.roster.lock().unwrap_or_else(PoisonError::into_inner).peers_up()
+    }
+
+    /// `peers` is what the other end was told of this node's peers.
+    fn judge(&self, connection: &Connection, hello: Hello, peers: usize) -> Result<Hello, Refusal> {
         if hello.cluster != self.hello.cluster {
             return Err(Refusal::Hello("it is of another cluster".into()));
         }
@@ -297,10 +314,13 @@ impl Mesh {
         if !self.names.covers(leaf, &hello.node) {
             return Err(Refusal::Hello(format!("its certificate is not of the node {} it says it is", hello.node)));
         }
-        if self.roster.lock().unwrap_or_else(PoisonError::into_inner).is_superseded(&hello.replica()) {
+        let other =
+            self.roster.lock().unwrap_or_else(PoisonError::into_inner).conflict(&hello.replica(), hello.address);
+        if let Some((address, newer)) = other {
             // before a word of membership: half a conversation now and then would keep each alive in the other's eyes
-            connection.close(code::SUPERSEDED, b"a newer run of your node is known");
-            return Err(Refusal::Hello("a newer run of its node is known".into()));
+            let code = if newer { code::SUPERSEDED } else { code::DUPLICATE };
+            connection.close(code, format!("{IN_USE}{address}").as_bytes());
+            return Err(Refusal::Hello(format!("its node id is in use by the process at {address}")));
         }
         if hello.node != self.hello.node {
             return Ok(hello);
@@ -308,9 +328,19 @@ impl Mesh {
         if hello.incarnation == self.hello.incarnation {
             return Err(Refusal::Myself);
         }
-        self.report_duplicate(connection.remote_address());
-        connection.close(code::DUPLICATE, b"your node id is in use");
+        self.meet_twin(&hello, peers);
+        connection.close(code::DUPLICATE, format!("{IN_USE}{}", self.hello.address).as_bytes());
         Err(Refusal::Hello("it uses this node's id".into()))
+    }
+
+    /// Another process has proved to have this node's id. The one that has fewer peers gives way, since those of the other
+    /// go by its counts; of two that have as many, the one that came later.
+    fn meet_twin(&self, twin: &Hello, peers: usize) {
+        self.report_duplicate(twin.address);
+        let (mine, theirs) = ((peers, twin.incarnation), (twin.peers, self.hello.incarnation));
+        if mine < theirs {
+            self.ended.send_replace(Some(Ended::Duplicate(twin.address)));
+        }
     }
 
     /// Adds the connection and tells membership.
@@ -341,7 +371,7 @@ impl Mesh {
     }
 
     /// Takes the connection out and tells membership.
-    pub(super) async fn part(&self, link: &Link, reason: &ConnectionError) {
+    pub(super) async fn part(self: &Arc<Self>, link: &Link, reason: &ConnectionError) {
         tracing::debug!(peer = %link.peer, address = %link.address, %reason, "connection ended");
         self.report_if_duplicate(link.connection.remote_address(), reason);
         if self.registry.remove(link) {
@@ -407,7 +437,7 @@ impl Mesh {
     }
 
     /// Failures of strangers are told seldom, the rest is for debugging: who is not there will be dialed again.
-    fn report(&self, address: SocketAddr, refusal: &Refusal, dialed: bool) {
+    fn report(self: &Arc<Self>, address: SocketAddr, refusal: &Refusal, dialed: bool) {
         if let Refusal::Connection(error) = refusal {
             self.report_if_duplicate(address, error);
         }
@@ -424,18 +454,23 @@ impl Mesh {
         }
     }
 
-    fn report_if_duplicate(&self, address: SocketAddr, error: &ConnectionError) {
+    fn report_if_duplicate(self: &Arc<Self>, address: SocketAddr, error: &ConnectionError) {
         let ConnectionError::ApplicationClosed(close) = error else { return };
         if [code::SUPERSEDED, code::DUPLICATE].contains(&close.error_code) {
+            self.refused.store(true, Relaxed);
             self.report_duplicate(address);
+            // hearsay: only the other process can prove that it is there
+            let at = std::str::from_utf8(&close.reason).ok().and_then(|reason| reason.strip_prefix(IN_USE));
+            if let Some(at) = at.and_then(|at| at.parse().ok()).filter(|at| is_reachable(*at)) {
+                self.dial(at, None);
+            }
         }
     }
 
     pub(super) fn report_duplicate(&self, address: SocketAddr) {
         if self.duplicates.may(canonical(address), Instant::now()) {
             tracing::error!(node = %self.hello.node, incarnation = self.hello.incarnation, told_by = %address,
-                "another process uses this node's id: give each node its own (if there is none, this node's clock \
-                 went back since its last run)");
+                "another process uses this node's id: give each node its own");
         }
     }
 }

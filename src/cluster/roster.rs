@@ -14,6 +14,9 @@ use super::{Member, MemberState};
 /// nor its own ghost can raise it again.
 pub(super) const REMEMBERED: Duration = Duration::from_secs(600);
 
+/// Earlier runs of a node that are remembered: more within [`REMEMBERED`] is a node that fails again and again.
+const PAST_MAX: usize = 64;
+
 /// What the roster decided; the caller carries it out in this order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Change {
@@ -38,6 +41,8 @@ struct Entry {
     address: SocketAddr,
     linked: bool,
     phase: Phase,
+    /// Earlier runs of the node, whose ghosts are refused.
+    past: Vec<u64>,
     /// Of the last change, for forgetting.
     since: Instant,
 }
@@ -66,8 +71,16 @@ impl Roster {
             }
             Some(known) if known.replica == *replica => {}
             _ => {
-                let entry = Entry { replica: replica.clone(), address, linked: true, phase: Phase::Untold, since: now };
-                if let Some(old) = self.proved.insert(replica.node.clone(), entry) {
+                let past = Vec::new();
+                let entry =
+                    Entry { replica: replica.clone(), address, linked: true, phase: Phase::Untold, past, since: now };
+                if let Some(mut old) = self.proved.insert(replica.node.clone(), entry) {
+                    if let Some(entry) = self.proved.get_mut(&replica.node) {
+                        entry.past = std::mem::take(&mut old.past);
+                        entry.past.push(old.replica.incarnation);
+                        let surplus = entry.past.len().saturating_sub(PAST_MAX);
+                        entry.past.drain(..surplus);
+                    }
                     if matches!(old.phase, Phase::Up | Phase::Dead) {
                         changes.push(Change::Left(old.replica.clone()));
                     }
@@ -140,14 +153,33 @@ impl Roster {
         self.proved.extract_if(|_, entry| gone(entry)).map(|(_, entry)| entry.replica).collect()
     }
 
-    /// A newer run of its node has proved itself.
+    /// Another run of its node has taken its place: a newer one, unless that is gone and this one was never seen before
+    /// (then its clock went back), or any that followed it.
     pub(super) fn is_superseded(&self, replica: &ReplicaId) -> bool {
-        self.proved.get(&replica.node).is_some_and(|known| known.replica.incarnation > replica.incarnation)
+        self.proved.get(&replica.node).is_some_and(|known| {
+            let newer = known.replica.incarnation > replica.incarnation;
+            known.past.contains(&replica.incarnation) || (newer && !known.is_gone())
+        })
+    }
+
+    /// Why a run of a node that is reached at `address` can't be taken up: where the other process with its id is, and
+    /// whether that has taken its place; it has not when it is just up there. At the same address no two can be, so that
+    /// there a new run takes the old one's place at once.
+    pub(super) fn conflict(&self, replica: &ReplicaId, address: SocketAddr) -> Option<(SocketAddr, bool)> {
+        let known = self.proved.get(&replica.node)?;
+        let superseded = self.is_superseded(replica);
+        let in_use = known.replica != *replica && known.phase == Phase::Up && known.linked && known.address != address;
+        (superseded || in_use).then_some((known.address, superseded))
+    }
+
+    /// Peers that are up.
+    pub(super) fn peers_up(&self) -> usize {
+        self.proved.values().filter(|entry| entry.phase == Phase::Up).count()
     }
 
     /// No peer is up.
     pub(super) fn is_alone(&self) -> bool {
-        !self.proved.values().any(|entry| entry.phase == Phase::Up)
+        self.peers_up() == 0
     }
 
     /// The newest known replica of each node but this one, by node id.
@@ -165,6 +197,10 @@ impl Roster {
 }
 
 impl Entry {
+    const fn is_gone(&self) -> bool {
+        matches!(self.phase, Phase::Dead | Phase::Left) && !self.linked
+    }
+
     fn settle(&mut self, alive: bool, now: Instant) -> Option<Change> {
         let (phase, change) = match self.phase {
             Phase::Untold | Phase::Dead if alive && self.linked => {

@@ -9,6 +9,7 @@ use ring::hkdf;
 use ring::rand::{SecureRandom, SystemRandom};
 
 use super::error::ClusterError;
+use crate::private_file::complain_if_public;
 
 /// Fewer bytes of text than this are refused: no rule tells a good secret, but this tells a hopeless one.
 const SECRET_BYTES_MIN: usize = 16;
@@ -54,7 +55,7 @@ impl ClusterSecret {
             std::fs::read(path).map_err(|source| ClusterError::SecretUnreadable { path: path.into(), source })?;
         let origin = path.display().to_string();
         let text = String::from_utf8(bytes).map_err(|_| invalid(&origin, "is not text"))?;
-        warn_if_public(path);
+        complain_if_public(path, "the cluster secret");
         Self::from_text(&text, &origin)
     }
 
@@ -130,22 +131,6 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 fn invalid(origin: &str, reason: impl Into<String>) -> ClusterError {
     ClusterError::SecretInvalid { origin: origin.into(), reason: reason.into() }
 }
-
-#[cfg(unix)]
-fn warn_if_public(path: &Path) {
-    use std::os::unix::fs::PermissionsExt;
-    let Ok(metadata) = std::fs::metadata(path) else { return };
-    let mode = metadata.permissions().mode();
-    if mode & 0o007 != 0 {
-        tracing::warn!(
-            path = %path.display(), mode = format_args!("{:03o}", mode & 0o777),
-            "every user of this machine may open the cluster secret; `chmod 600` it"
-        );
-    }
-}
-
-#[cfg(not(unix))]
-fn warn_if_public(_path: &Path) {}
 
 #[cfg(test)]
 mod tests {

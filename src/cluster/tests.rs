@@ -300,16 +300,46 @@ fn stay_apart(a: &Node, b: &Node) {
 }
 
 #[test]
-fn one_id_used_twice_leaves_the_newer_one() {
+fn one_id_used_twice_stays_with_the_process_that_is_up_whichever_clock_is_ahead() {
+    for incarnation in [1, 3] {
+        let a = Setup::new("a").start();
+        let first = Setup { incarnation: 2, ..Setup::new("twin").seed(&a) }.start();
+        a.meets(&first);
+        // it knows nothing of the first, and is told by `a` where that is
+        let second = Setup { incarnation, ..Setup::new("twin").seed(&a) }.start();
+        let ended = second.runtime().block_on(second.cluster().stopped());
+        let address = first.cluster().advertised_addr();
+        assert!(matches!(ended, ClusterError::Duplicate { address: at, .. } if at == address), "{ended}");
+        assert!(second.cluster().is_refused() && second.inbox.events().is_empty());
+        assert!(first.inbox.events_of("twin").is_empty() && !first.cluster().is_refused());
+        assert_eq!(states(&a), [(first.id(), MemberState::Alive)]);
+        assert_eq!(a.inbox.events(), [Event::Up(first.id(), address)]);
+    }
+}
+
+/// A node that was out of reach finds that another was started in its place.
+#[test]
+fn of_two_that_each_were_up_the_one_without_peers_gives_way() {
     let a = Setup::new("a").start();
-    let older = Setup::new("twin").seed(&a).start();
-    a.meets(&older);
-    let newer = Setup { incarnation: 2, ..Setup::new("twin").seed(&a).seed(&older) }.start();
+    let alone = Setup::new("twin").start();
+    let newer = Setup { incarnation: 2, ..Setup::new("twin").seed(&a) }.start();
     a.meets(&newer);
-    a.sees(&Event::Left(older.id()));
-    older.sees(&Event::Dead(a.id()));
-    assert!(newer.inbox.events_of("twin").is_empty() && older.inbox.events_of("twin").is_empty());
+    alone.runtime().block_on(async { alone.cluster().shared.mesh.dial(a.cluster().advertised_addr(), None) });
+    let ended = alone.runtime().block_on(alone.cluster().stopped());
+    assert!(matches!(ended, ClusterError::Duplicate { .. }), "{ended}");
     assert_eq!(states(&a), [(newer.id(), MemberState::Alive)]);
+}
+
+#[test]
+fn a_node_whose_clock_went_back_is_taken_up_again() {
+    let a = Setup::new("a").start();
+    let mut b = Setup { incarnation: 9, ..Setup::new("b").seed(&a) }.start();
+    a.meets(&b);
+    b.crash();
+    let again = Setup { incarnation: 3, ..Setup::new("b").seed(&a) }.start();
+    a.meets(&again);
+    a.sees(&Event::Left(b.id()));
+    assert_eq!(states(&a), [(again.id(), MemberState::Alive)]);
 }
 
 #[test]

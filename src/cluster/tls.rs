@@ -22,6 +22,7 @@ use x509_parser::extensions::GeneralName;
 use super::Credentials;
 use super::error::ClusterError;
 use super::secret::{ClusterSecret, SecretKey, hex};
+use crate::private_file::complain_if_public;
 
 /// The version of everything spoken on a connection; another one is refused in the handshake.
 const ALPN: &[u8] = b"spillgate/1";
@@ -108,6 +109,7 @@ impl Identity {
             roots.add(root).map_err(|error| credentials_error(ca, error))?;
         }
         let chain = certificates(cert)?;
+        complain_if_public(key, "this node's private key");
         let key = PrivateKeyDer::from_pem_file(key).map_err(|error| credentials_error(key, error))?;
         Ok(Self { chain, key, roots })
     }

@@ -174,6 +174,19 @@ static NODE: &[Key] = &[
          the least informative keys go first: a full bucket loses nothing by going.",
     )
     .defaults_to("1_000_000"),
+    key(
+        "data_dir",
+        Kind::Path,
+        "Directory for snapshots of the table, so that quotas outlive a restart of the whole cluster; made where it is \
+         not there, for this node alone. Default: nothing is kept over a restart.",
+    ),
+    key(
+        "snapshot_interval",
+        duration(Nanos::from_millis(100), Nanos::from_secs(HOUR)),
+        "How often a snapshot is written to data_dir, and so how much a crash of all nodes can forget. One is written at \
+         shutdown too.",
+    )
+    .defaults_to("\"10s\""),
 ];
 
 static HTTP: &[Key] = &[

@@ -24,6 +24,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use spillgate_core::limit::Limits;
+use spillgate_core::time::Nanos;
 use toml::de::DeTable;
 
 pub use self::redis::{MIN_PEERS_DEFAULT, REDIS_TIMEOUT_DEFAULT, RedisMode, RedisSection, RedisUrl, RedisUrlError};
@@ -32,7 +33,7 @@ pub use cluster::{
     GOSSIP_INTERVAL_DEFAULT, JOIN_TIMEOUT_DEFAULT, KEEP_ALIVE, STALE_AFTER_DEFAULT,
 };
 pub use error::{ConfigError, Problem, Problems};
-pub use node::{HTTP_LISTEN_DEFAULT, MAX_KEYS_DEFAULT};
+pub use node::{HTTP_LISTEN_DEFAULT, MAX_KEYS_DEFAULT, SNAPSHOT_INTERVAL_DEFAULT};
 pub use overrides::{LimitFlagError, Overrides, parse_limit_flag};
 pub use schema::json_schema;
 
@@ -67,6 +68,10 @@ pub struct NodeConfig {
     pub id: String,
     /// How many keys are kept at once, at least 1000.
     pub max_keys: usize,
+    /// Where snapshots are kept; `None`: nothing is kept over a restart.
+    pub data_dir: Option<PathBuf>,
+    /// How often a snapshot is written.
+    pub snapshot_interval: Nanos,
 }
 
 /// Where applications ask; at least one of `listen` and `unix` is there.

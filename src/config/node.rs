@@ -3,6 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use spillgate_core::time::Nanos;
+
 use super::error::Place;
 use super::overrides::{HTTP_FLAG, NODE_ID_FLAG, Overrides, TOKEN_FILE_FLAG};
 use super::reader::Placed;
@@ -14,6 +16,8 @@ use super::{HttpConfig, NamedFile, NodeConfig};
 pub const HTTP_LISTEN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8470);
 /// How many keys a node keeps unless told otherwise.
 pub const MAX_KEYS_DEFAULT: usize = 1_000_000;
+/// How often a snapshot is written unless told otherwise.
+pub const SNAPSHOT_INTERVAL_DEFAULT: Nanos = Nanos::from_secs(10);
 /// The longest path of a Unix socket, in bytes: `sun_path` less its end, on the systems that have the shortest.
 const UNIX_PATH_BYTES_MAX: usize = 103;
 
@@ -33,7 +37,14 @@ pub(super) fn read_node(section: &Section<'_>, overrides: &Overrides) -> NodeCon
         section.report(id.place, &text);
     }
     let max_keys = section.count("max_keys").and_then(|n| usize::try_from(n.value).ok());
-    NodeConfig { id: id.value, max_keys: max_keys.unwrap_or(MAX_KEYS_DEFAULT) }
+    let data_dir = section.path("data_dir").map(|p| p.value);
+    let every = section.duration("snapshot_interval").map(|d| d.value);
+    NodeConfig {
+        id: id.value,
+        max_keys: max_keys.unwrap_or(MAX_KEYS_DEFAULT),
+        data_dir: overrides.data_dir.clone().or(data_dir),
+        snapshot_interval: every.unwrap_or(SNAPSHOT_INTERVAL_DEFAULT),
+    }
 }
 
 fn host_name() -> String {

@@ -21,6 +21,8 @@ pub(super) const LIMIT_FLAG: &str = "--limit";
 pub struct Overrides {
     /// Replaces `node.id`.
     pub node_id: Option<String>,
+    /// Replaces `node.data_dir`.
+    pub data_dir: Option<PathBuf>,
     /// Replaces `http.listen`.
     pub http: Option<SocketAddr>,
     /// Replaces `http.token_file`.

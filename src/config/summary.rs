@@ -10,6 +10,9 @@ impl fmt::Display for Config {
     /// A line each for the node, the API, the cluster and every limit.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "node     {}, at most {} keys", self.node.id, self.node.max_keys)?;
+        if let Some(directory) = &self.node.data_dir {
+            writeln!(f, "data     {}, written every {}", directory.display(), self.node.snapshot_interval)?;
+        }
         writeln!(f, "http     {}", HttpLine(&self.http))?;
         match &self.cluster {
             None => writeln!(f, "cluster  none, a single node")?,

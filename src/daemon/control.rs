@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::driver::Driver;
 use crate::metrics::{Metrics, Sample};
 use crate::redis::{Central, Mode};
+use crate::snapshot::Store;
 use spillgate_core::view::PeerState;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -26,6 +27,7 @@ pub(super) struct Steward {
     driver: Driver,
     metrics: Arc<Metrics>,
     cluster: Option<Cluster>,
+    store: Option<Arc<Store>>,
     cluster_name: Option<String>,
     central: Option<Central>,
     /// When the central store is to decide, by its name in the configuration.
@@ -37,21 +39,24 @@ pub(super) struct Steward {
     running: Mutex<Config>,
 }
 
+/// The daemon's parts that are asked and told.
+pub(super) struct Parts {
+    pub(super) driver: Driver,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) cluster: Option<Cluster>,
+    pub(super) central: Option<Central>,
+    pub(super) store: Option<Arc<Store>>,
+}
+
 impl Steward {
-    pub(super) fn new(
-        driver: Driver,
-        metrics: Arc<Metrics>,
-        cluster: Option<Cluster>,
-        central: Option<Central>,
-        config: &Config,
-        file: Option<PathBuf>,
-        load: LoadConfig,
-    ) -> Self {
+    pub(super) fn new(parts: Parts, config: &Config, file: Option<PathBuf>, load: LoadConfig) -> Self {
+        let Parts { driver, metrics, cluster, central, store } = parts;
         Self {
             traffic: Arc::default(),
             driver,
             metrics,
             cluster,
+            store,
             cluster_name: config.cluster.as_ref().map(|c| c.name.clone()),
             central,
             store_when: config.redis.as_ref().map_or("", |r| r.mode.as_str()),
@@ -70,6 +75,12 @@ impl Steward {
     /// Joined, or tired of waiting; a node on its way out stays there.
     pub(super) fn become_ready(&self) {
         let _ = self.readiness.compare_exchange(JOINING, READY, Relaxed, Relaxed);
+    }
+
+    /// Whether peers send this node away: then it is as one that has not joined yet.
+    pub(super) fn set_refused(&self, refused: bool) {
+        let (from, to) = if refused { (READY, JOINING) } else { (JOINING, READY) };
+        let _ = self.readiness.compare_exchange(from, to, Relaxed, Relaxed);
     }
 
     pub(super) fn begin_draining(&self) {
@@ -111,6 +122,7 @@ impl Control for Steward {
             frames_refused: self.traffic.refused.load(Relaxed),
             mode: self.central.as_ref().map_or(Mode::Local, |c| c.view().mode),
             store: self.central.as_ref().map(Central::view),
+            snapshots: self.store.as_ref().map(|s| s.written()),
             version: VERSION,
         })
     }

@@ -59,7 +59,7 @@ impl Outbox for Post {
 /// Goes round until stopped: a tick in each interval, and at once when a request waits for confirmation.
 ///
 /// A round that comes later than `stale_after` means that this process stood still: `arrivals` is told, since the peers
-/// then know better.
+/// then know better. So it is when the wall clock has jumped.
 pub(super) async fn run(
     driver: Driver,
     mut post: Post,
@@ -75,10 +75,13 @@ pub(super) async fn run(
         tokio::select! {
             _ = ticks.tick() => {
                 let now = driver.now().at;
-                if now.since(last) > pace.stale_after.plus(interval)
+                let stood_still = now.since(last);
+                let jumped = driver.clock_jumped();
+                if (jumped || stood_still > pace.stale_after.plus(interval))
                     && let Some(arrivals) = &arrivals
                 {
-                    tracing::warn!(stood_still_ms = now.since(last).as_millis_ceil(), "asking peers where they are");
+                    let stood_still_ms = stood_still.as_millis_ceil();
+                    tracing::warn!(stood_still_ms, clock_jumped = jumped, "asking peers where they are");
                     driver.doubt();
                     // full: the joining task has more than enough to do, and the levels stay in doubt
                     let _ = arrivals.try_send(Arrival::Doubt);

@@ -21,6 +21,8 @@ const ASKED_MAX: usize = 3;
 const TRANSFERS_MAX: usize = 2;
 /// A node without seeds waits only so long for others to find it.
 const ALONE_MAX: Duration = Duration::from_secs(1);
+/// How often it is looked whether peers send this node away.
+const LOOK_LATER: Duration = Duration::from_millis(200);
 /// How often it is looked whether the peers count this node in.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
@@ -57,10 +59,9 @@ impl Join {
         let start = Instant::now();
         let transfers = Arc::new(Semaphore::new(TRANSFERS_MAX));
         let mut progress = Progress::default();
-        let mut joining = true;
+        let (mut joining, mut refused) = (true, false);
         loop {
-            let next_look =
-                if joining { Instant::now() + LOOK_EVERY } else { Instant::now() + Duration::from_secs(3600) };
+            let next_look = Instant::now() + if joining { LOOK_EVERY } else { LOOK_LATER };
             tokio::select! {
                 arrival = arrivals.recv() => match arrival {
                     Some(Arrival::Peer(peer)) if joining || progress.doubts() => self.ask(peer, &mut progress),
@@ -78,6 +79,7 @@ impl Join {
                 () = sleep_until(next_look) => {}
             }
             if !joining {
+                self.see_whether_refused(&mut refused);
                 continue;
             }
             // Of several that start at once each would find the others as empty as itself, and they would begin anew
@@ -91,7 +93,7 @@ impl Join {
             if admitted {
                 let (peers, keys) = (progress.loaded.len(), progress.keys);
                 tracing::info!(peers, keys, after_ms = start.elapsed().as_millis(), "joined the cluster and ready");
-            } else if start.elapsed() >= self.patience(&progress) {
+            } else if start.elapsed() >= self.patience(&progress) && !self.cluster.is_refused() {
                 let patience = self.patience(&progress);
                 if progress.asked.is_empty() {
                     tracing::warn!(waited = ?patience, "no other node answered: this one begins with the whole limit");
@@ -105,6 +107,16 @@ impl Join {
             }
             joining = false;
             self.steward.become_ready();
+        }
+    }
+
+    /// A node whose id another process has must not count alone beside it: it grants nothing while peers send it away.
+    fn see_whether_refused(&self, refused: &mut bool) {
+        let now = self.cluster.is_refused();
+        if now != *refused {
+            *refused = now;
+            self.steward.set_refused(now);
+            if now { self.driver.hold() } else { self.driver.release() }
         }
     }
 

@@ -4,9 +4,12 @@
 mod control;
 mod gossip;
 mod join;
+mod keep;
 mod reload;
 
+use std::fs::File;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -18,7 +21,7 @@ use spillgate_core::node::NodeConfig;
 use spillgate_core::time::Nanos;
 use spillgate_core::view::ReplicaId;
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use crate::api::{self, Api, Token};
@@ -31,9 +34,11 @@ use crate::config::{
 use crate::driver::Driver;
 use crate::metrics::Metrics;
 use crate::redis::{self, Central, When};
+use crate::snapshot::{self, Identity, Store};
 
-use control::Steward;
+use control::{Parts, Steward};
 use gossip::Post;
+use keep::Keeper;
 
 /// Shards of the table: enough that two threads seldom meet in one.
 const SHARDS: usize = 256;
@@ -54,6 +59,7 @@ pub struct Daemon {
     tcp: Option<TcpListener>,
     unix: Option<UnixListener>,
     token: Option<Token>,
+    keeper: Option<Arc<Keeper>>,
 }
 
 impl Daemon {
@@ -75,13 +81,19 @@ impl Daemon {
             }
             None => None,
         };
-        let incarnation = incarnation();
+        let claim = match &config.node.data_dir {
+            Some(directory) => Some(snapshot::claim(directory).await.context(CouldNotStart)?),
+            None => None,
+        };
+        let (last_incarnation, last_key) = last_run(&config).unwrap_or_default();
+        // a clock that was put back must not make this run look older than the last
+        let incarnation = incarnation().max(last_incarnation.saturating_add(1));
         let (credentials, hash_key) = match &config.cluster {
             Some(section) => {
                 let (credentials, hash_key) = credentials(&section.credentials)?;
                 (Some(credentials), hash_key)
             }
-            None => (None, random_key()?),
+            None => (None, last_key.map_or_else(random_key, Ok)?),
         };
         let cluster = match (&config.cluster, credentials) {
             (Some(section), Some(credentials)) => {
@@ -98,9 +110,19 @@ impl Daemon {
             Some(section) => Some(central(&config, section, advertised, &driver)?),
             None => None,
         };
-        let steward =
-            Steward::new(driver.clone(), metrics.clone(), cluster.clone(), central.clone(), &config, file, load);
-        Ok(Self { config, driver, metrics, steward: Arc::new(steward), cluster, central, tcp, unix, token })
+        let keeper = claim.map(|claim| Arc::new(keeper(&config, incarnation, &hash_key, &driver, claim)));
+        if let Some(keeper) = &keeper {
+            keeper.restore();
+        }
+        let parts = Parts {
+            driver: driver.clone(),
+            metrics: metrics.clone(),
+            cluster: cluster.clone(),
+            central: central.clone(),
+            store: keeper.as_ref().map(|k| k.store.clone()),
+        };
+        let steward = Steward::new(parts, &config, file, load);
+        Ok(Self { config, driver, metrics, steward: Arc::new(steward), cluster, central, tcp, unix, token, keeper })
     }
 
     /// Where the HTTP API listens, with the real port.
@@ -133,6 +155,9 @@ impl Daemon {
         }
         tasks.spawn(upkeep(self.metrics.clone(), self.driver.clone(), stopped.clone()));
         tasks.spawn(reload::watch(self.steward.clone(), stopped.clone()));
+        if let Some(keeper) = &self.keeper {
+            tasks.spawn(keeper.clone().run(stopped.clone()));
+        }
         self.start_gossip(&mut tasks, &stopped);
         if let Some(central) = self.central.take() {
             self.driver.set_referee(Arc::new(central.clone()));
@@ -146,13 +171,18 @@ impl Daemon {
         }
         stop.send_replace(true);
         while tasks.join_next().await.is_some() {}
+        // when nothing is charged any more
+        if let Some(keeper) = &self.keeper {
+            keeper.write().await;
+        }
         tracing::info!("stopped");
         ended
     }
 
     fn router(&mut self) -> axum::Router {
         let control = self.steward.clone();
-        api::router(Api { driver: self.driver.clone(), control, token: self.token.take() })
+        let checks = Semaphore::new(api::CHECKS_MAX);
+        api::router(Api { driver: self.driver.clone(), control, token: self.token.take(), checks })
     }
 
     fn start_gossip(&self, tasks: &mut JoinSet<()>, stopped: &watch::Receiver<bool>) {
@@ -231,6 +261,24 @@ async fn bind_tcp(address: SocketAddr) -> anyhow::Result<TcpListener> {
 fn incarnation() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// What the last snapshot says of the run that wrote it, see [`snapshot::peek`].
+fn last_run(config: &Config) -> Option<(u64, Option<[u8; 16]>)> {
+    let directory = config.node.data_dir.as_deref()?;
+    snapshot::peek(directory, &config.node.id, config.cluster.as_ref().map(|c| c.name.as_str()))
+}
+
+fn keeper(config: &Config, incarnation: u64, hash_key: &[u8; 16], driver: &Driver, claim: File) -> Keeper {
+    let cluster = config.cluster.as_ref().map(|c| c.name.as_str());
+    let identity = Identity::new(&config.node.id, cluster, incarnation, hash_key);
+    let directory = config.node.data_dir.as_deref().unwrap_or(Path::new("."));
+    Keeper {
+        store: Arc::new(Store::new(directory, identity, config.node.max_keys)),
+        driver: driver.clone(),
+        every: config.node.snapshot_interval.into(),
+        _claim: claim,
+    }
 }
 
 /// What proves that this node belongs, and the key of the hash of keys: the same on all nodes of the cluster.

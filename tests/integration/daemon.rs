@@ -52,6 +52,8 @@ pub struct Setup {
     /// UDP port; 0 picks a free one.
     pub cluster_port: u16,
     pub advertise: Option<SocketAddr>,
+    /// Variables of its environment.
+    pub variables: Vec<(String, String)>,
 }
 
 impl Setup {
@@ -68,6 +70,7 @@ impl Setup {
             seeds: Vec::new(),
             cluster_port: 0,
             advertise: None,
+            variables: Vec::new(),
         }
     }
 
@@ -120,6 +123,7 @@ impl Daemon {
             command.env_remove(variable);
         }
         command.args(["serve", "--config"]).arg(&file).env("SPILLGATE_LOG_FORMAT", "json");
+        command.envs(setup.variables.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));
@@ -178,6 +182,11 @@ impl Daemon {
         let mut setup = self.setup.clone();
         setup.cluster_port = self.cluster.map_or(0, |c| c.port());
         Self::start(&self.directory, setup).await
+    }
+
+    /// Waits until it ends by itself: its exit code.
+    pub async fn ended(&mut self) -> Option<i32> {
+        timeout(DEADLINE, self.child.wait()).await.expect("it ends").unwrap().code()
     }
 
     /// Whether the process still runs.

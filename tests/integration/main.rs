@@ -2,14 +2,17 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // clippy knows tests by their attribute, not what they call
 
 // the harness
+mod browser;
 mod command;
 mod daemon;
 mod http1;
 mod nodes;
 mod redis_server;
 mod relay;
+mod world;
 
 mod accuracy;
+mod churn;
 mod cluster;
 mod commands;
 mod demo;
@@ -18,12 +21,17 @@ mod http;
 mod listeners;
 mod metrics;
 mod multi;
+mod overload;
+mod persistence;
+mod private;
+mod reality;
 mod redis;
 mod redis_chaos;
 mod redis_fallback;
 mod redis_faults;
 mod refusals;
 mod reload;
+mod report;
 mod secret;
 mod start;
 mod unstartable;

@@ -10,6 +10,11 @@ use crate::http::start;
 const LIMIT: &str =
     "[[limit]]\nname = \"api\"\nrate = \"1/h\"\nburst = 100\n[[limit]]\nname = \"other\"\nrate = \"1/h\"\n";
 
+/// The value of one sample, named with its labels; 0 where there is none.
+pub async fn sample(daemon: &Daemon, name: &str) -> f64 {
+    Scraped::of(daemon).await.samples.get(name).copied().unwrap_or_default()
+}
+
 /// What was scraped: sample name with its labels as they stand, and value.
 struct Scraped {
     text: String,

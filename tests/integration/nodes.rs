@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::daemon::{DEADLINE, Daemon, Setup, meet, until, write_secret};
+use crate::daemon::{DEADLINE, Daemon, Setup, meet, write_secret};
 use crate::relay::Relay;
 
 /// How long a request waits for what only its peers' confirmation keeps from it.
@@ -100,7 +100,11 @@ pub async fn exhaust(daemons: &[Daemon], key: &str) -> u64 {
 /// Waits until each of them sees so many tokens left.
 pub async fn all_see(daemons: &[Daemon], key: &str, tokens: f64) {
     for daemon in daemons {
-        until(&format!("{} sees {tokens} of {key}", daemon.name), async || daemon.level(key).await.round() == tokens)
-            .await;
+        let mut seen = f64::NAN;
+        let deadline = Instant::now() + DEADLINE;
+        while seen.round() != tokens {
+            assert!(Instant::now() < deadline, "{} sees {seen} of {key}, not {tokens}: {}", daemon.name, daemon.log());
+            seen = daemon.level(key).await;
+        }
     }
 }

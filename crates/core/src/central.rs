@@ -6,8 +6,7 @@
 //! store grants is charged here like any other grant ([`Entry::charge_granted`]), so that it goes round by gossip, once.
 //!
 //! While nobody else is heard of, what the store says to be used beyond what is known here was spent by the silent peers.
-//! It is charged as what they are assumed to have spent ([`Entry::align`]), so that it is set against what they tell when
-//! they are back.
+//! It is charged ([`Entry::align`]), and set against what they tell when they are back.
 
 use std::sync::Arc;
 
@@ -161,7 +160,7 @@ impl Entry {
             return;
         };
         let before = self.meter.window();
-        self.meter.roll_to(&self.rule, number);
+        self.meter.roll_to(&self.rule, now, number);
         self.window_moved(before);
         let late = self.meter.window().is_some_and(|present| number < present);
         self.granted = self.granted.saturating_add(cost);
@@ -179,7 +178,7 @@ impl Entry {
     ///
     /// A bucket's counters of a long time are no debt: what has come back since was refilled. So own charges and the
     /// peers' count as news only as far as they are still missing from the bucket.
-    pub fn align(&mut self, now: Now, used: Used, silent: &[(Slot, bool)]) {
+    pub fn align(&mut self, now: Now, used: Used, silent: &[Slot]) {
         let own = Used::of(&self.meter, &self.rule, now);
         if silent.is_empty()
             || !matches!((own, used), (Used::Bucket(_), Used::Bucket(_)) | (Used::Window { .. }, Used::Window { .. }))
@@ -193,11 +192,11 @@ impl Entry {
         }
         let Some(news) = &mut self.news else { return };
         let beyond = (used.present() - own.present()).round();
+        news.store_spent(silent, beyond.max(0.0));
         if beyond > 0.0 {
-            news.assume_spent(silent, beyond, now.at);
             self.meter.charge(&self.rule, now, beyond as u64);
-        } else if beyond < 0.0 {
-            let back = news.take_back_some(-beyond);
+        } else {
+            let back = news.take_back_stored(-beyond);
             self.meter.refund(&self.rule, now, back);
         }
         if !self.rule.algorithm().windowed() {

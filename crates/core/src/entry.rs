@@ -3,14 +3,15 @@
 
 use std::sync::Arc;
 
-use crate::algorithm::{Level, Meter};
+use crate::algorithm::{Kept, Level, Meter};
 use crate::counter::Slot;
 use crate::decision::Reason;
+use crate::gossip::Silent;
 use crate::limit::{Accuracy, Algorithm, OnPartition, Rule};
 use crate::news::News;
 use crate::stability::{self, Common, Outlook};
 use crate::time::{Nanos, Now};
-use crate::wire::{Describe, Refunds, StateItem, Update};
+use crate::wire::{Describe, Refunds, StateCount, Update, Used};
 
 /// The hash of limit and key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -29,6 +30,9 @@ impl KeyId {
         Self(u128::from_le_bytes(bytes))
     }
 }
+
+/// The spending of the silent is assumed so far ahead: longer than from one look at it to the next.
+const ASSUMED_AHEAD: Nanos = Nanos::from_millis(30);
 
 /// All that is known of one key.
 #[derive(Clone, Debug)]
@@ -52,6 +56,19 @@ pub struct Entry {
     /// Whether the level rests on what peers said at first contact, or on a time when none was heard: then a level that
     /// a peer reports is better.
     pub guessed: bool,
+    /// Whether the level rests on this node's snapshot: then one that was there when it was taken knows better.
+    pub restored: bool,
+}
+
+/// Who reports in a state transfer.
+#[derive(Clone, Copy, Debug)]
+pub struct Reporter<'a> {
+    /// Whose counters the report's indexes mean here; `None` for replicas that are not known here.
+    pub slots: &'a [Option<Slot>],
+    /// Whether it was a peer already when this node's snapshot was taken, and knows all that has happened since.
+    pub witness: bool,
+    /// The slot of this node's own earlier run, whose counters its snapshot has.
+    pub own_before: Option<Slot>,
 }
 
 /// The rule's numbers for one key, as a decision and its explanation use them.
@@ -70,7 +87,18 @@ impl Entry {
     #[must_use]
     pub fn full(key: KeyId, rule: Arc<Rule>, now: Now) -> Self {
         let meter = Meter::full(&rule, now);
-        Self { key, meter, rule, text: None, news: None, granted: 0, denied: 0, tally: 0, guessed: false }
+        Self {
+            key,
+            meter,
+            rule,
+            text: None,
+            news: None,
+            granted: 0,
+            denied: 0,
+            tally: 0,
+            guessed: false,
+            restored: false,
+        }
     }
 
     /// Moves to the present window, if the limit has windows.
@@ -119,8 +147,9 @@ impl Entry {
         let common = outlook.common(self.rule.spec().accuracy);
         let (unacked, own, others) = match &mut self.news {
             Some(news) => {
-                let own = f64::from(news.demand_confirmed(now.at, outlook.silent > 0));
-                (news.unacked(common), own, news.others)
+                // first: what is confirmed of the demand is known after it
+                let unacked = news.unacked(common);
+                (unacked, f64::from(news.demand_confirmed(now.at, outlook.silent > 0)), news.others)
             }
             None => (0.0, 0.0, 0.0),
         };
@@ -230,6 +259,7 @@ impl Entry {
             refunds: (refunds_fresh > 0).then_some(Refunds { refunded: news.refunded, fresh: refunds_fresh }),
             window: self.meter.window(),
             demand,
+            released: news.released(),
             describe: describe.then(|| describe_rule(&self.rule)),
         })
     }
@@ -241,7 +271,7 @@ impl Entry {
         self.news_or(now.at, totals);
         if let Some(window) = update.window {
             let before = self.meter.window();
-            self.meter.roll_to(&self.rule, window);
+            self.meter.roll_to(&self.rule, now, window);
             self.window_moved(before);
         }
         let capacity = self.rule.capacity();
@@ -252,19 +282,24 @@ impl Entry {
         let (refunded, refunds_fresh) = update.refunds.map_or((0, 0), |r| (r.refunded, r.fresh));
         let step = news.counts.learn(slot, update.granted, refunded);
         // counters are merged whatever the order; a demand is a word that a later frame has taken back
+        let mut by_time = 0;
         if news.newest_heard(slot) <= seq {
             news.hear(slot, seq, update.demand, update.fresh == 0 && refunds_fresh == 0, now.at);
+            by_time = news.hear_released(slot, update.released.unwrap_or(0), now.at);
         }
         // at first contact the whole count is no news: only what is newer than the baseline, and no more than fits
         let charged = if first { update.fresh.min(capacity) } else { step.granted.min(update.fresh) };
         let refunded = if first { refunds_fresh } else { step.refunded.min(refunds_fresh) };
         // charges from before the baseline that were missed: unless the replica had settled, they are of the window before
         let older = if first || was_settled { 0 } else { (step.granted - charged).min(capacity) };
-        // a bucket has had them back since, as far as time was for it; what a central store told of a window's is in it
-        let known =
-            if self.meter.window().is_none() { self.rule.rate().tokens_in(quiet) } else { news.spent_before(older) };
-        let older = older.saturating_sub(known);
-        let charged = news.beyond_assumed(slot, charged);
+        let older = match self.meter {
+            // of a bucket, a central store has let them come back meanwhile, as far as time was for it
+            Meter::Bucket(_) if news.is_stored(slot) => older.saturating_sub(self.rule.rate().tokens_in(quiet)),
+            Meter::Bucket(_) => older,
+            Meter::Fixed(_) | Meter::Sliding(_) => older - news.set_off_stored_before(older),
+        };
+        let charged = charged - news.set_off(slot, charged, by_time);
+        let charged = charged - news.set_off_stored(slot, charged);
         self.guessed |= first && charged > 0;
         let window = update.window.unwrap_or(0);
         self.meter.charge_window(&self.rule, now, window.saturating_sub(1), older);
@@ -276,89 +311,143 @@ impl Entry {
     }
 
     /// Takes in what a peer reports of the key in a state transfer: the lower level of the two, unless its own is a guess,
-    /// and the counters it holds.
+    /// and the counters it holds. `reported` is of this entry's rule.
     ///
-    /// `slots` says whose counters the report's indexes are. What is known here beyond the report's counters is charged
-    /// on top of the reported level, since that can't hold it.
-    pub fn adopt(&mut self, item: &StateItem, slots: &[Option<Slot>], now: Now, totals: (u64, u64)) {
+    /// What is known here beyond the report's counters is charged on top of the reported level, since that can't hold
+    /// it, and the reverse. Of two snapshots, each may hold charges that the other's node never heard of.
+    pub fn adopt(
+        &mut self,
+        mut reported: Meter,
+        counts: &[StateCount],
+        from: Reporter<'_>,
+        now: Now,
+        totals: (u64, u64),
+    ) {
         self.roll(now);
-        let own_start = self.news_or(now.at, totals).base;
+        let kept = self.restored && !from.witness;
+        let news = self.news_or(now.at, totals);
         let (mut reported_lacks, mut known_lacks) = (0u64, 0u64);
-        let Some(news) = &mut self.news else { return };
-        let mut told_own = own_start;
-        for (index, granted, refunded) in &item.counts {
-            let Some(slot) = slots.get(usize::from(*index)).copied().flatten() else { continue };
-            if slot == Slot::OWN {
-                told_own = told_own.max(*granted);
+        let (mut told_own, mut told_before) = (news.base, false);
+        for count in counts {
+            let slot = from.slots.get(usize::from(count.replica)).copied().flatten();
+            if slot == Some(Slot::OWN) {
+                told_own = told_own.max(count.granted);
                 continue;
             }
-            let known = news.counts.granted(slot);
-            let step = news.counts.learn(slot, *granted, *refunded);
+            let known = slot.map_or(0, |slot| news.counts.granted(slot));
+            if kept && known == 0 {
+                known_lacks = known_lacks.saturating_add(count.unheard);
+            }
+            let Some(slot) = slot else { continue };
+            told_before |= from.own_before == Some(slot);
+            let step = news.counts.learn(slot, count.granted, count.refunded);
             if known > 0 {
                 known_lacks = known_lacks.saturating_add(step.granted);
-                reported_lacks = reported_lacks.saturating_add(known.saturating_sub(*granted));
+                reported_lacks = reported_lacks.saturating_add(known.saturating_sub(count.granted));
             } else {
                 news.hear(slot, 0, 0.0, false, now.at);
             }
         }
         reported_lacks = reported_lacks.saturating_add(news.granted.saturating_sub(told_own));
-        let rule = Arc::clone(&self.rule);
-        let mut reported = Meter::full(&rule, now);
-        reported.roll(&rule, now);
-        if let Some((window, previous)) = item.window {
-            reported.roll_to(&rule, window);
-            reported.charge_window(&rule, now, window.saturating_sub(1), previous);
-            reported.charge_window(&rule, now, window, item.used);
-        } else {
-            reported.charge(&rule, now, item.used);
+        if kept && !told_before {
+            reported_lacks = reported_lacks.saturating_add(news.unheard_before);
         }
+        let rule = Arc::clone(&self.rule);
         reported.charge(&rule, now, reported_lacks);
         let before = self.meter.window();
         self.meter.charge(&rule, now, known_lacks);
         // a joiner's own level may be no more than first words charged to a bucket that it took for full
-        if self.guessed || reported.level(&rule, now).parts < self.meter.level(&rule, now).parts {
+        let better = if self.restored { from.witness } else { self.guessed };
+        if better || reported.level(&rule, now).parts < self.meter.level(&rule, now).parts {
             self.meter = reported;
-            self.guessed = false;
+            (self.guessed, self.restored) = (false, kept);
         }
         self.window_moved(before);
     }
 
     /// Lets time pass for silent peers: a bucket is charged what each is assumed to spend, its weight's part of the rate,
-    /// and own charges that only they have not confirmed leave the window at this node's part of it. When they speak
-    /// again, what they tell is first set against what was assumed of them.
+    /// and own charges that only they have not confirmed leave the window at this node's part of it.
+    ///
+    /// The silent do the same, by what they knew when the silence began. So what one of them spends from any moment on is
+    /// at most its part of the rate since then, which is charged here a little ahead of time, and what its window grows
+    /// by, which it tells when it speaks again ([`Update::released`] is what it did not grow by). Nothing that was
+    /// assumed is given back: a bucket that was full meanwhile would get back what it had lost by being full.
     ///
     /// In a window nothing comes back, so there nothing is assumed and nothing leaves: each node has its share of it.
-    pub fn assume(&mut self, now: Now, outlook: &Outlook, silent: &[(Slot, bool)]) {
+    pub fn assume(&mut self, now: Now, outlook: &Outlook, silent: &[Silent]) {
         let outlook = self.outlook(outlook);
-        let skip_dead = self.rule.spec().on_partition == OnPartition::Continue;
-        let is_silent = |slot: Slot| silent.iter().any(|(s, dead)| *s == slot && !(skip_dead && *dead));
+        let goes_on_without_dead = self.rule.spec().on_partition == OnPartition::Continue;
+        let silent: Vec<&Silent> = silent.iter().filter(|s| !(goes_on_without_dead && s.dead)).collect();
         let common = outlook.common(self.rule.spec().accuracy);
         let Some(news) = &mut self.news else { return };
-        let back = news.take_back_assumed(is_silent);
-        self.meter.refund(&self.rule, now, back);
         if outlook.silent == 0 {
-            news.silence = None;
-            return;
+            news.end_own_silence();
+            if silent.is_empty() {
+                news.silence = None;
+                return;
+            }
         }
-        news.begin_silence(now.at);
-        let passed = news.silent_for(now.at);
+        news.begin_silence(outlook.silent > 0);
+        news.assume_only(|slot| silent.iter().any(|s| s.slot == slot));
         news.unacked(common);
         if self.rule.algorithm().windowed() {
             return;
         }
-        let own = f64::from(news.demand_confirmed(now.at, true));
-        let refilled = self.rule.rate().per_second() * passed;
-        let demand = |slot| news.peers.iter().find(|p| p.slot == slot).map_or(0.0, |p| f64::from(p.demand));
-        let total = own + news.others;
-        let spenders: Vec<(Slot, f64)> = silent
-            .iter()
-            .filter(|(slot, _)| is_silent(*slot))
-            .map(|(slot, _)| (*slot, stability::share(demand(*slot), total, outlook.replicas) * refilled))
-            .collect();
-        let released = stability::weight(own, news.others, &outlook) * refilled;
-        let full = self.meter.full_in(&self.rule, now) == Nanos::ZERO;
-        let assumed = news.assume(&spenders, released, full, now.at);
-        self.meter.charge(&self.rule, now, assumed);
+        let rate = self.rule.rate().per_second();
+        let own = f64::from(news.demand_confirmed(now.at, outlook.silent > 0));
+        let (heard, known) = news.demand_in_silence(own);
+        let released = if outlook.admitted { stability::share(heard, known, outlook.replicas) } else { 0.0 };
+        news.release_held(released * rate, now.at);
+        let theirs: f64 = silent.iter().filter_map(|s| news.heard_of(s.slot)).map(|p| f64::from(p.demand)).sum();
+        let total = news.total_in_silence(own).max(own + theirs);
+        let mut assumed = 0.0;
+        for Silent { slot, since, .. } in silent {
+            // of a key that it never spoke of, nothing is known to have been spent before now
+            let (demand, since) = news.heard_of(*slot).map_or((0.0, now.at), |p| (f64::from(p.demand), *since));
+            let part = stability::share(demand, total, outlook.replicas);
+            assumed += news.assume(*slot, since, now.at.plus(ASSUMED_AHEAD), part * rate);
+        }
+        self.meter.charge_fraction(&self.rule, now, assumed);
+    }
+
+    /// A replica is gone without a last word: what it may have granted that nobody heard of is charged, since it will
+    /// never be told. That is its window at most, and no more than what is left: the others had left it that. A bounded
+    /// limit charges what was asked of it in the time that news takes, which is what it is likely to have granted.
+    pub fn lose(&mut self, now: Now, slot: Slot, outlook: &Outlook) {
+        self.roll(now);
+        let Some(news) = &mut self.news else { return };
+        let own = f64::from(news.demand_confirmed(now.at, outlook.silent > 0));
+        let demand = news.heard_of(slot).map_or(0.0, |p| f64::from(p.demand));
+        let total = news.total_in_silence(own).max(own + demand);
+        let weight = stability::share(demand, total, outlook.replicas);
+        let capacity = self.rule.capacity() as f64;
+        let outlook = Outlook { admitted: true, ..*outlook };
+        let window = stability::allowance(&self.rule, &outlook, weight, capacity, 0.0, 1.0);
+        let lost = match self.rule.spec().accuracy {
+            Accuracy::Strict => window,
+            Accuracy::Bounded { .. } => window.min(demand * outlook.settle.as_secs_f64()),
+            Accuracy::Gossip => return,
+        };
+        let left = self.level(now).tokens();
+        self.meter.charge(&self.rule, now, lost.min(left).max(0.0).ceil() as u64);
+    }
+}
+
+impl From<Kept> for Used {
+    fn from(kept: Kept) -> Self {
+        match kept {
+            Kept::Bucket(full_in) => Self::Bucket(full_in.0),
+            Kept::Window(number, used, previous) => Self::Window(number, used, previous),
+        }
+    }
+}
+
+impl From<Used> for Kept {
+    fn from(used: Used) -> Self {
+        match used {
+            Used::Bucket(full_in) => Self::Bucket(Nanos(full_in)),
+            Used::Window(number, used, previous) => Self::Window(number, used, previous),
+        }
     }
 }
 

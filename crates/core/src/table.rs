@@ -13,6 +13,7 @@ use crate::catalog::Catalog;
 use crate::counter::Slot;
 use crate::decision::{CheckError, LimitRef};
 use crate::entry::{Entry, KeyId};
+use crate::gossip::Silent;
 use crate::limit::{Origin, Rule};
 use crate::stability::Outlook;
 use crate::time::{Nanos, Now};
@@ -120,6 +121,11 @@ impl Shard {
     #[must_use]
     pub fn entries(&self) -> &[Entry] {
         &self.entries
+    }
+
+    /// Some of the entries, by their places.
+    pub fn entries_mut(&mut self, places: std::ops::Range<usize>) -> &mut [Entry] {
+        self.entries.get_mut(places).unwrap_or_default()
     }
 
     /// The entry of a key that a local caller names, made if need be; its rule is the caller's or the configured one.
@@ -353,7 +359,7 @@ impl Shard {
     }
 
     /// Lets time pass for silent peers in every key that has gossip, see [`Entry::assume`].
-    pub fn assume(&mut self, now: Now, outlook: &Outlook, silent: &[(Slot, bool)]) {
+    pub fn assume(&mut self, now: Now, outlook: &Outlook, silent: &[Silent]) {
         for entry in &mut self.entries {
             entry.roll(now);
             entry.assume(now, outlook, silent);
@@ -363,7 +369,21 @@ impl Shard {
     /// Trusts no level until a peer has reported it: this node has heard nobody for a while, though they went on.
     pub fn doubt(&mut self) {
         for entry in &mut self.entries {
-            entry.guessed = true;
+            (entry.guessed, entry.restored) = (true, false);
+        }
+    }
+
+    /// A peer has spoken since then of all keys that it has any demand for.
+    pub fn take_back_demand(&mut self, slot: Slot, since: Nanos) {
+        for news in self.entries.iter_mut().filter_map(|e| e.news.as_mut()) {
+            news.take_back_demand(slot, since);
+        }
+    }
+
+    /// A replica is gone without a last word, see [`Entry::lose`].
+    pub fn lose(&mut self, slot: Slot, now: Now, outlook: &Outlook) {
+        for entry in &mut self.entries {
+            entry.lose(now, slot, outlook);
         }
     }
 

@@ -5,6 +5,8 @@
 //! a frame may come twice, late or never. What later versions add goes into [`Header::extensions`], which a reader
 //! that does not know the tag passes over: nodes of two versions can be in one cluster during an upgrade.
 
+pub mod slice;
+
 use bincode::config::{Configuration, Limit};
 use bincode::{Decode, Encode};
 
@@ -30,8 +32,16 @@ pub const FLAG_INCLUDED: u8 = 4;
 /// The receiver has confirmed all that the sender had to say when they met, or met again.
 pub const FLAG_SYNCED: u8 = 8;
 
+/// The sender has not heard the receiver for the stale time: whoever reads this is silent to it.
+pub const FLAG_DEAF: u8 = 16;
+/// The sender goes on without the receiver's confirmation: its charges leave its window by time, see [`Update::released`].
+pub const FLAG_RELEASING: u8 = 32;
+
 /// Extension: the sender's wall clock in microseconds since the epoch (u64, big endian), for the offset metric alone.
 pub const EXTENSION_WALL_CLOCK: u8 = 1;
+/// Extension: a digest of all replicas that the sender counts, itself included (u64, big endian), until the receiver has
+/// confirmed it.
+pub const EXTENSION_MEMBERS: u8 = 2;
 
 /// What was received on the other direction of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -111,6 +121,9 @@ pub struct Update {
     pub window: Option<u64>,
     /// Smoothed offered load, tokens a second.
     pub demand: f32,
+    /// While a peer is silent: cumulative tokens, since the silence began, that left the sender's window by time and not
+    /// by confirmation. Whoever assumes the sender's spending meanwhile has charged them already.
+    pub released: Option<u64>,
     /// For peers that have not confirmed one yet.
     pub describe: Option<Describe>,
 }
@@ -131,12 +144,33 @@ pub struct StateItem {
     pub key: [u8; 16],
     /// Its rule.
     pub describe: Describe,
-    /// Tokens used and not come back yet, rounded up; of a windowed limit, those used in its present window.
-    pub used: u64,
-    /// Windowed limits: the present window's number, and the tokens used in the one before.
-    pub window: Option<(u64, u64)>,
-    /// What the reporter knows: index into the chunk's replicas, cumulative granted, refunded.
-    pub counts: Vec<(u16, u64, u64)>,
+    /// What was used of it.
+    pub used: Used,
+    /// What the reporter knows.
+    pub counts: Vec<StateCount>,
+}
+
+/// What was used of one key, in terms that mean the same at any time and at any node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Used {
+    /// Of a bucket: nanoseconds until it is full again. Exact, which whole tokens would not be.
+    Bucket(u64),
+    /// Of a window: its number, the tokens used in it, and in the one before.
+    Window(u64, u64, u64),
+}
+
+/// What a reporter knows of one replica's counters under one key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct StateCount {
+    /// Index into the chunk's replicas.
+    pub replica: u16,
+    /// Cumulative tokens granted.
+    pub granted: u64,
+    /// Cumulative tokens refunded.
+    pub refunded: u64,
+    /// How many of the granted may be unknown to everybody but the reporter: only of its own earlier run, whose last
+    /// charges it has from its snapshot.
+    pub unheard: u64,
 }
 
 /// A reliable message.
@@ -148,8 +182,10 @@ pub enum Message {
     StateChunk {
         /// Whether it is the last one.
         last: bool,
-        /// (node, incarnation) of every replica that `counts` may name.
+        /// (node, incarnation) of every replica that `counts` may name; the reporter comes first.
         replicas: Vec<(String, u64)>,
+        /// So many of them, from the first on, are members of the cluster as the reporter sees it.
+        members: u16,
         /// The keys.
         items: Vec<StateItem>,
     },
@@ -202,21 +238,19 @@ pub fn encode_header(header: &Header, out: &mut Vec<u8>) {
 }
 
 /// A run of updates being packed: what follows a header.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Packer {
+    /// Nothing at all until something is pushed: most frames carry no news. Then their count leads.
     bytes: Vec<u8>,
     count: u8,
-}
-
-impl Default for Packer {
-    fn default() -> Self {
-        Self { bytes: vec![0], count: 0 }
-    }
 }
 
 impl Packer {
     /// Adds `update` unless the run would get longer than `bytes_max`; says whether it did.
     pub fn push(&mut self, update: &Update, bytes_max: usize) -> bool {
+        if self.bytes.is_empty() {
+            self.bytes.push(0);
+        }
         let before = self.bytes.len();
         append(update, &mut self.bytes);
         let fits = self.bytes.len() <= bytes_max || self.count == 0;
@@ -237,7 +271,10 @@ impl Packer {
     /// The bytes that follow a header. A count of at most 250 is one byte of bincode's varint.
     #[must_use]
     pub fn finish(mut self) -> Vec<u8> {
-        self.bytes[0] = self.count;
+        match self.bytes.first_mut() {
+            Some(count) => *count = self.count,
+            None => self.bytes.push(0),
+        }
         self.bytes
     }
 }
@@ -335,14 +372,18 @@ fn validate(update: &Update) -> Result<(), DecodeError> {
 
 /// What holds of any honest report, whatever its key: one absurd count would make a peer's honest ones look old for good.
 fn validate_state(item: &StateItem) -> Result<(), DecodeError> {
-    if item.counts.iter().any(|(_, granted, _)| *granted > COUNT_MAX) {
+    if item.counts.iter().any(|c| c.granted > COUNT_MAX || c.unheard > c.granted) {
         return Err(DecodeError::Value("granted"));
     }
-    if item.counts.iter().any(|(_, _, refunded)| *refunded > COUNT_MAX) {
+    if item.counts.iter().any(|c| c.refunded > COUNT_MAX) {
         return Err(DecodeError::Value("refunded"));
     }
-    if item.used > COUNT_MAX || item.window.is_some_and(|(_, previous)| previous > COUNT_MAX) {
-        return Err(DecodeError::Value("used"));
+    validate_used(item.used)
+}
+
+fn validate_used(used: Used) -> Result<(), DecodeError> {
+    match used {
+        Used::Window(_, used, previous) if used.max(previous) > COUNT_MAX => Err(DecodeError::Value("used")),
+        Used::Bucket(_) | Used::Window(..) => Ok(()),
     }
-    Ok(())
 }

@@ -153,13 +153,15 @@ fn transfer(cluster: &Cluster, from: usize, to: usize) -> usize {
     keys
 }
 
-/// A restarted node has forgotten all; its peers' tables bring it back, and nobody gets a fresh quota.
+/// A restarted node has forgotten all; its peers' tables bring it back, and nobody gets a fresh quota. What it may have
+/// granted that nobody heard of is charged: all it was entitled to under a strict limit, what is likely under a bounded one.
 #[test]
 fn a_restarted_node_catches_up_and_gives_nobody_a_fresh_quota() {
-    for algorithm in [Algorithm::TokenBucket, Algorithm::LeakyBucket, Algorithm::FixedWindow, Algorithm::SlidingWindow]
-    {
+    let algorithms = [Algorithm::TokenBucket, Algorithm::LeakyBucket, Algorithm::FixedWindow, Algorithm::SlidingWindow];
+    for (algorithm, accuracy) in algorithms.iter().flat_map(|a| [(*a, Accuracy::Strict), (*a, Accuracy::default())]) {
+        let strict = accuracy == Accuracy::Strict;
         let burst = (!algorithm.windowed()).then_some(100);
-        let mut cluster = Cluster::new(3, limits(algorithm, "100/d", burst, Accuracy::Strict), MS, 0.0, 2);
+        let mut cluster = Cluster::new(3, limits(algorithm, "100/d", burst, accuracy), MS, 0.0, 2);
         cluster.settle();
         let mut granted = 0;
         for _ in 0..60 {
@@ -175,14 +177,17 @@ fn a_restarted_node_catches_up_and_gives_nobody_a_fresh_quota() {
         assert_eq!(transfer(&cluster, 1, 0), 1);
         cluster.settle();
         let left = level(&cluster, 0, "k");
-        assert!((left - (100.0 - granted as f64)).abs() < 1.5, "{algorithm:?}: {left} left after {granted}");
+        let known = 100.0 - granted as f64;
+        let lost = if strict { known..=known + 1.5 } else { 0.0..=1.5 };
+        assert!(lost.contains(&(known - left).abs()), "{algorithm:?} {accuracy:?}: {left} left after {granted}");
         for _ in 0..200 {
             cluster.run(cluster.now + 5 * MS);
             for i in 0..3 {
                 granted += u64::from(cluster.check(i, "k", 1).allowed);
             }
         }
-        assert!((95..=100).contains(&granted), "{algorithm:?}: {granted} of 100");
+        let least = if strict { 55 } else { 94 };
+        assert!((least..=100).contains(&granted), "{algorithm:?} {accuracy:?}: {granted} of 100");
     }
 }
 

@@ -18,8 +18,8 @@ use spillgate_core::node::{Attempt, FrameError, Node, NodeConfig, Outbox, Told};
 use spillgate_core::time::{Nanos, Now};
 use spillgate_core::view::ReplicaId;
 use spillgate_core::wire::{
-    Ack, DecodeError, Describe, Frame, Header, MESSAGE_BYTES_MAX, Message, Refunds, StateItem, Update, VERSION,
-    decode_message, encode_frame, encode_message,
+    Ack, DecodeError, Describe, Frame, Header, MESSAGE_BYTES_MAX, Message, Refunds, StateCount, StateItem, Update,
+    Used, VERSION, decode_message, encode_frame, encode_message,
 };
 
 struct Nothing;
@@ -97,7 +97,16 @@ impl Subject {
         let window = (key == self.window).then(Self::hour);
         let describe = Some(describe_rule(&rule));
         // counts start at an arbitrary number above 0
-        Update { key, granted: 1000 + granted, fresh: granted, refunds: None, window, demand: 1.0, describe }
+        Update {
+            key,
+            granted: 1000 + granted,
+            fresh: granted,
+            refunds: None,
+            window,
+            demand: 1.0,
+            released: None,
+            describe,
+        }
     }
 
     fn hear(&self, from: &str, seq: u64, updates: Vec<Update>, ms: u64) -> Result<(), FrameError> {
@@ -232,20 +241,27 @@ fn values_that_no_honest_peer_sends_are_refused_and_change_nothing() {
 fn state_that_no_honest_peer_reports_is_refused_and_changes_nothing() {
     let subject = Subject::new();
     let rule = Arc::clone(subject.node.limits().find("bucket").unwrap().rule());
-    let item =
-        |counts, used| StateItem { key: subject.bucket, describe: describe_rule(&rule), used, window: None, counts };
+    let item = |counts, used| StateItem { key: subject.bucket, describe: describe_rule(&rule), used, counts };
+    let counted = |granted, refunded, unheard| {
+        item(vec![StateCount { replica: 0, granted, refunded, unheard }], Used::Bucket(10))
+    };
     let hostile = [
-        ("granted", item(vec![(0, u64::MAX, 0)], 10)),
-        ("granted", item(vec![(0, COUNT_MAX + 1, 0)], 10)),
-        ("refunded", item(vec![(0, 1010, u64::MAX)], 10)),
-        ("used", item(vec![], u64::MAX)),
-        ("used", StateItem { window: Some((Subject::hour(), u64::MAX)), ..item(vec![], 10) }),
+        ("granted", counted(u64::MAX, 0, 0)),
+        ("granted", counted(COUNT_MAX + 1, 0, 0)),
+        ("granted", counted(1010, 0, 1011)),
+        ("refunded", counted(1010, u64::MAX, 0)),
+        ("used", item(vec![], Used::Window(Subject::hour(), u64::MAX, 0))),
+        ("used", item(vec![], Used::Window(Subject::hour(), 0, u64::MAX))),
     ];
     for (what, item) in hostile {
         let before = subject.state();
         // c speaks of what it heard of b
-        let message =
-            Message::StateChunk { last: true, replicas: vec![("b".to_owned(), 7)], items: vec![item.clone()] };
+        let message = Message::StateChunk {
+            last: true,
+            replicas: vec![("b".to_owned(), 7)],
+            members: 1,
+            items: vec![item.clone()],
+        };
         let refused = subject.node.handle_message(&encode_message(&message), true, present(2)).unwrap_err();
         assert_eq!(refused, DecodeError::Value(what), "{item:?}");
         assert_eq!(subject.state(), before, "{item:?}");
@@ -315,8 +331,8 @@ fn rules_that_no_node_could_have_are_not_taken_over() {
         let update = Update { key, describe: Some(describe.clone()), ..subject.honest(subject.bucket, 20) };
         subject.hear("c", seq, vec![update], 2).unwrap();
         assert_eq!(subject.node.len(), 2, "{describe:?}");
-        let item = StateItem { key, describe: describe.clone(), used: 5, window: None, counts: vec![] };
-        let message = Message::StateChunk { last: true, replicas: vec![], items: vec![item] };
+        let item = StateItem { key, describe: describe.clone(), used: Used::Bucket(5), counts: vec![] };
+        let message = Message::StateChunk { last: true, replicas: vec![], members: 0, items: vec![item] };
         let told = subject.node.handle_message(&encode_message(&message), true, present(2)).unwrap();
         assert_eq!((told, subject.node.len()), (Told::State { last: true, keys: 1 }, 2), "{describe:?}");
     }

@@ -56,6 +56,7 @@ fn the_fullest_frame_that_fits_is_read() {
         refunds: None,
         window: None,
         demand: 0.0,
+        released: None,
         describe: None,
     };
     let header = Header { incarnation: 1, seq: 1, ack: None, stable: 0, flags: 0, unknown: vec![], extensions: vec![] };

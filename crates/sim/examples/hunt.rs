@@ -62,6 +62,15 @@ fn one(scenario: &Scenario, strategy: &Registered, seed: u64) -> Vec<String> {
     if let Some(v) = agreement.verdict() {
         complaints.push(format!("{}: {:?}: {} at {}", agreement.name(), v.key, v.what, v.at));
     }
+    if std::env::var_os("MEASURES").is_some() {
+        for limit in &result.measures.limits {
+            let (over, admitted) = (limit.overshoot_percent, limit.admitted);
+            println!(
+                "{} seed {seed} {}: {} over {over:.2} %, admitted {admitted}",
+                scenario.name, strategy.name, limit.name
+            );
+        }
+    }
     if strategy.name == "strict" {
         for limit in result.measures.limits.iter().filter(|l| l.overshoot > 0.0) {
             complaints.push(format!("overshoot {} of {} ({} %)", limit.overshoot, limit.name, limit.overshoot_percent));

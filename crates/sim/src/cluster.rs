@@ -225,7 +225,7 @@ impl Cluster {
             let reach = self.component[node] == self.component[peer];
             return match told {
                 Told::Alive(known) if known == incarnation => (!reach).then_some(News::Dead(known)),
-                Told::Alive(old) | Told::Dead(old) if old != incarnation && reach => Some(News::Left(old)),
+                Told::Alive(old) if old != incarnation && reach => Some(News::Dead(old)),
                 _ => (reach && links.talk(node, peer)).then_some(News::Up(incarnation)),
             };
         }

@@ -16,6 +16,7 @@ pub mod math;
 pub mod measure;
 pub mod network;
 pub mod observe;
+pub(crate) mod open;
 pub mod random;
 pub mod report;
 pub mod run;

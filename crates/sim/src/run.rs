@@ -25,6 +25,9 @@ const START_AGAIN: Nanos = Nanos::from_millis(20);
 pub struct RunResult {
     /// The scenario's name.
     pub scenario: String,
+    /// Which question it asks; may be empty.
+    #[serde(default)]
+    pub question: String,
     /// The strategy's name.
     pub strategy: String,
     /// The seed.
@@ -70,8 +73,16 @@ impl<'s> Recorder<'s> {
         }
         self.hash.note(seen);
         self.measure.note(seen);
-        for checker in &mut self.options.checkers {
-            checker.observe(seen);
+        // these are most of all there is to see, and no claim is about them
+        let of_interest = match seen {
+            Observation::Sent { .. } | Observation::Offered(_) => false,
+            Observation::Decided(decided) => decided.verdict.allowed,
+            _ => true,
+        };
+        if of_interest {
+            for checker in &mut self.options.checkers {
+                checker.observe(seen);
+            }
         }
         for observer in &mut self.options.observers {
             observer.observe(seen);
@@ -88,6 +99,30 @@ pub fn run(scenario: &Scenario, strategy: &Registered, seed: u64) -> RunResult {
     (strategy.run)(strategy.name, scenario, seed, options)
 }
 
+/// One run to be made.
+#[derive(Clone, Copy, Debug)]
+pub struct Job<'s> {
+    /// Of which scenario.
+    pub scenario: &'s Scenario,
+    /// What decides.
+    pub strategy: &'static Registered,
+    /// The seed.
+    pub seed: u64,
+}
+
+impl<'s> Job<'s> {
+    /// Every strategy with every seed, strategies within seeds.
+    pub fn all(
+        scenario: &'s Scenario,
+        strategies: &'s [&'static Registered],
+        seeds: &'s [u64],
+    ) -> impl Iterator<Item = Self> {
+        seeds
+            .iter()
+            .flat_map(move |seed| strategies.iter().map(move |strategy| Job { scenario, strategy, seed: *seed }))
+    }
+}
+
 /// Runs every strategy with every seed, on so many threads; the results come in that order, strategies within seeds.
 /// `done` is called after each run, with how many are done.
 pub fn run_all(
@@ -97,18 +132,24 @@ pub fn run_all(
     threads: usize,
     done: &(dyn Fn(usize) + Sync),
 ) -> Vec<RunResult> {
-    let jobs: Vec<(u64, &'static Registered)> =
-        seeds.iter().flat_map(|seed| strategies.iter().map(|s| (*seed, *s))).collect();
-    let (next, finished) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let jobs: Vec<Job<'_>> = Job::all(scenario, strategies, seeds).collect();
+    let finished = AtomicUsize::new(0);
+    run_jobs(&jobs, threads, &|_| done(finished.fetch_add(1, Relaxed) + 1))
+}
+
+/// Makes all of these runs, on so many threads; the results come in the order of the jobs. `done` is called after each
+/// with its place among them.
+pub fn run_jobs(jobs: &[Job<'_>], threads: usize, done: &(dyn Fn(usize) + Sync)) -> Vec<RunResult> {
+    let next = AtomicUsize::new(0);
     let results: Mutex<Vec<Option<RunResult>>> = Mutex::new(vec![None; jobs.len()]);
     let work = || {
-        while let Some((place, (seed, strategy))) = {
+        while let Some((place, job)) = {
             let place = next.fetch_add(1, Relaxed);
-            jobs.get(place).map(|job| (place, *job))
+            jobs.get(place).map(|job| (place, job))
         } {
-            let result = run(scenario, strategy, seed);
+            let result = run(job.scenario, job.strategy, job.seed);
             results.lock().unwrap_or_else(PoisonError::into_inner)[place] = Some(result);
-            done(finished.fetch_add(1, Relaxed) + 1);
+            done(place);
         }
     };
     std::thread::scope(|scope| {
@@ -139,6 +180,7 @@ pub fn run_with<S: Strategy>(name: &'static str, scenario: &Scenario, seed: u64,
     let violations = found.map(|(checker, what)| Violation::new(checker, what, scenario, name, seed)).collect();
     RunResult {
         scenario: scenario.name.clone(),
+        question: scenario.question.clone(),
         strategy: name.to_owned(),
         seed,
         hash: format!("{:016x}", hash.value()),

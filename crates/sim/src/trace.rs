@@ -24,7 +24,7 @@ impl TraceHash {
     }
 
     /// FNV-1a over words instead of bytes, folded so that high bits reach the low ones.
-    const fn word(&mut self, word: u64) {
+    pub(crate) const fn word(&mut self, word: u64) {
         let hash = (self.0 ^ word).wrapping_mul(0x0000_0100_0000_01b3);
         self.0 = hash ^ (hash >> 29);
     }

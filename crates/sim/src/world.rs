@@ -1,7 +1,5 @@
 //! What a strategy may do and see: clocks, messages, timers, randomness, answers. It must not know any strategy.
 
-use std::collections::BTreeMap;
-
 use spillgate_core::limit::Rule;
 use spillgate_core::time::{Nanos, Now};
 
@@ -9,6 +7,7 @@ use crate::cluster::{Cluster, News, Status};
 use crate::event::Queue;
 use crate::network::{Journey, Links};
 use crate::observe::{Channel, Decided, Fate, Fault, Observation, Reason, Request, Verdict};
+use crate::open::Open;
 use crate::random::{Purpose, Random};
 use crate::run::Recorder;
 use crate::scenario::{Endpoint, LinkChange, Scenario};
@@ -114,7 +113,7 @@ pub struct World<'s, M> {
     random: Random,
     pub(crate) clients: Random,
     /// Requests that wait for their answers. The one being offered now is `arriving`.
-    open: BTreeMap<u64, Request>,
+    open: Open,
     arriving: Option<u64>,
     changes: u64,
     /// What each node is to get when it goes on.
@@ -133,7 +132,7 @@ impl<'s, M: Clone> World<'s, M> {
             recorder,
             random: Random::new(seed, Purpose::Strategy),
             clients: Random::new(seed, Purpose::Clients),
-            open: BTreeMap::new(),
+            open: Open::default(),
             arriving: None,
             changes: 0,
             backlog,
@@ -252,7 +251,7 @@ impl<'s, M: Clone> World<'s, M> {
     pub fn decide(&mut self, request: &Request, verdict: Verdict) {
         if self.arriving == Some(request.id) {
             self.arriving = None;
-        } else if self.open.remove(&request.id).is_none() {
+        } else if !self.open.remove(request.id) {
             return;
         }
         let decided = Decided { at: self.stage.scenario_time(), request: *request, verdict };
@@ -295,7 +294,7 @@ impl<'s, M: Clone> World<'s, M> {
     /// The strategy has seen the request that was offered.
     pub(crate) fn offered(&mut self, request: &Request) {
         if self.arriving.take().is_some() {
-            self.open.insert(request.id, *request);
+            self.open.insert(*request);
         }
     }
 
@@ -307,7 +306,7 @@ impl<'s, M: Clone> World<'s, M> {
 
     /// Nobody answers what is open at that node (at any, where none is named) any more.
     pub(crate) fn abandon(&mut self, node: Option<Endpoint>) {
-        let lost: Vec<Request> = self.open.values().filter(|r| node.is_none_or(|n| r.node == n)).copied().collect();
+        let lost: Vec<Request> = self.open.iter().filter(|r| node.is_none_or(|n| r.node == n)).copied().collect();
         for request in lost {
             self.decide(&request, Verdict::denied(Reason::Unanswered));
         }

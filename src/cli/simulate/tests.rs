@@ -88,3 +88,30 @@ fn every_decision_is_traced() {
     });
     assert_eq!(exit.unwrap(), Exit::Ok);
 }
+
+#[test]
+fn a_directory_is_all_its_scenarios_and_tables_are_filled_in() {
+    let page = "# mine\n<!-- simulated: questions -->\n<!-- /simulated -->\nrest\n";
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    for name in ["b.toml", "a.toml"] {
+        fs::write(path(name), PLAIN).unwrap();
+    }
+    fs::write(path("page.md"), page).unwrap();
+    let here = directory.path().to_str().unwrap().to_owned();
+    let table = path("page.md").to_str().unwrap().to_owned();
+    let mut out = Vec::new();
+    let args = Line::try_parse_from(["simulate", &here, "--table", &table]).unwrap().args;
+    assert_eq!(run(&args, &mut out).unwrap(), Exit::Ok);
+    let out = String::from_utf8(out).unwrap();
+    assert!(out.starts_with("a\n") && out.ends_with("4 runs of 2 scenarios: all as expected\n"), "{out}");
+    let filled = fs::read_to_string(path("page.md")).unwrap();
+    assert!(filled.starts_with("# mine\n") && filled.ends_with("rest\n"), "{filled}");
+    assert!(filled.contains("\n| a | 0 / ") && filled.contains("\n| b | 0 / "), "{filled}");
+    // what can't be filled in is told before anything is run
+    fs::write(path("page.md"), "# mine\n").unwrap();
+    assert!(run(&args, &mut Vec::new()).unwrap_err().to_string().contains("no table to fill in"));
+    let empty = tempfile::tempdir().unwrap();
+    let args = Line::try_parse_from(["simulate", empty.path().to_str().unwrap()]).unwrap().args;
+    assert!(run(&args, &mut Vec::new()).unwrap_err().to_string().contains("no scenario in this directory"));
+}

@@ -135,7 +135,7 @@ async fn pretend(to: &Node, certified: &str, hello: &Hello) -> Connection {
 }
 
 fn hello(node: &str) -> Hello {
-    Hello { cluster: "test".into(), node: node.into(), incarnation: 1, address: ([127, 0, 0, 1], 9).into() }
+    Hello { peers: 0, cluster: "test".into(), node: node.into(), incarnation: 1, address: ([127, 0, 0, 1], 9).into() }
 }
 
 #[test]

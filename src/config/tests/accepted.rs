@@ -157,6 +157,7 @@ fn flags_win_over_the_file() {
         rate = '1/s'";
     let overrides = Overrides {
         node_id: Some("flag".to_owned()),
+        data_dir: Some("/data".into()),
         http: Some("127.0.0.1:11".parse().unwrap()),
         token_file: Some("token".into()),
         cluster_listen: Some("127.0.0.1:12".parse().unwrap()),
@@ -167,7 +168,7 @@ fn flags_win_over_the_file() {
     };
     let config = read_with(text, &overrides).unwrap();
     let cluster = config.cluster.unwrap();
-    assert_eq!(config.node.id, "flag");
+    assert_eq!((config.node.id, config.node.data_dir), ("flag".to_owned(), Some("/data".into())));
     assert_eq!((config.http.listen, config.http.token_file), (overrides.http, overrides.token_file));
     assert_eq!((Some(cluster.listen), cluster.advertise), (overrides.cluster_listen, overrides.advertise));
     assert_eq!(cluster.seeds, overrides.seeds);

@@ -65,7 +65,6 @@ fn sections_of_later_work() {
         refused(&format!("[node]\nid = 'a'\n[{section}]\n"), 3, &[section, "is not a known key"]);
     }
     refused("[[rule]]\n", 1, &["rule is not a known key"]);
-    refused("[node]\ndata_dir = '/d'\n", 2, &["node.data_dir is not a known key"]);
 }
 
 #[test]

@@ -31,12 +31,22 @@ impl Bucket {
         Self { full_at: instant(rule, now).saturating_add(backlog) }
     }
 
+    /// A bucket that will be full after `full_in`.
+    pub(super) fn full_after(rule: &Rule, now: Now, full_in: Nanos) -> Self {
+        Self { full_at: instant(rule, now).saturating_add(i128::from(full_in.0) * i128::from(rule.parts_per_ns())) }
+    }
+
     pub(super) fn level(self, rule: &Rule, now: Now) -> Level {
         Level { parts: parts(rule, rule.capacity()) - self.backlog(rule, now), unit: rule.parts_per_token() }
     }
 
     pub(super) fn charge(&mut self, rule: &Rule, now: Now, tokens: u64) {
         self.full_at = self.full_at.max(instant(rule, now)).saturating_add(parts(rule, tokens));
+    }
+
+    pub(super) fn charge_fraction(&mut self, rule: &Rule, now: Now, tokens: f64) {
+        let parts = (tokens.max(0.0) * rule.parts_per_token() as f64).ceil() as i128;
+        self.full_at = self.full_at.max(instant(rule, now)).saturating_add(parts);
     }
 
     pub(super) fn refund(&mut self, rule: &Rule, now: Now, tokens: u64) -> u64 {

@@ -5,6 +5,7 @@
 
 mod bucket;
 mod fixed_window;
+mod kept;
 mod level;
 mod sliding_window;
 #[cfg(test)]
@@ -13,6 +14,7 @@ mod window;
 
 pub use bucket::Bucket;
 pub use fixed_window::FixedWindow;
+pub use kept::Kept;
 pub use level::Level;
 pub use sliding_window::SlidingWindow;
 pub use window::CLOCK_TOLERANCE;
@@ -85,6 +87,14 @@ impl Meter {
             Self::Bucket(m) => m.charge(rule, now, tokens),
             Self::Fixed(m) => m.charge(tokens),
             Self::Sliding(m) => m.charge(tokens),
+        }
+    }
+
+    /// Takes a number of tokens that need not be whole from a bucket, rounded up to whole parts; a window counts whole
+    /// requests, and takes nothing.
+    pub fn charge_fraction(&mut self, rule: &Rule, now: Now, tokens: f64) {
+        if let Self::Bucket(m) = self {
+            m.charge_fraction(rule, now, tokens);
         }
     }
 
@@ -161,13 +171,13 @@ impl Meter {
 
     /// Follows a peer into its later window; nothing happens when `window` is not later, or for a bucket.
     ///
-    /// Call [`Self::roll`] before: a window that is ahead of the present by more than [`CLOCK_TOLERANCE`] is not
+    /// Call [`Self::roll`] before: a window that begins later than [`CLOCK_TOLERANCE`] from now is not
     /// followed. The next roll would only come back from it, and a peer's broken clock would have renewed the quota.
-    pub fn roll_to(&mut self, rule: &Rule, window: u64) {
+    pub fn roll_to(&mut self, rule: &Rule, now: Now, window: u64) {
         match self {
             Self::Bucket(_) => {}
-            Self::Fixed(m) => *m = m.rolled_to(rule, window),
-            Self::Sliding(m) => *m = m.rolled_to(rule, window),
+            Self::Fixed(m) => *m = m.rolled_to(rule, now, window),
+            Self::Sliding(m) => *m = m.rolled_to(rule, now, window),
         }
     }
 
@@ -215,7 +225,7 @@ impl Meter {
                 meter = Self::Bucket(Bucket::with_used(rule, now, Level { parts, unit: MILLIONTH }));
             }
             (_, Used::Window { number, current, previous }) => {
-                meter.roll_to(rule, number);
+                meter.roll_to(rule, now, number);
                 meter.charge_window(rule, now, number.saturating_sub(1), previous);
                 meter.charge_window(rule, now, number, current);
             }

@@ -38,8 +38,8 @@ impl SlidingWindow {
         }
     }
 
-    pub(super) fn rolled_to(self, rule: &Rule, window: u64) -> Self {
-        ahead(rule, self.number, window).map_or(self, |windows| self.after(windows))
+    pub(super) fn rolled_to(self, rule: &Rule, now: Now, window: u64) -> Self {
+        ahead(rule, now, self.number, window).map_or(self, |windows| self.after(windows))
     }
 
     const fn after(self, windows: u64) -> Self {

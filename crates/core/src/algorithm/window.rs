@@ -44,9 +44,12 @@ pub(super) fn turn(rule: &Rule, now: Now, number: u64) -> Turn {
     }
 }
 
-/// How many windows a peer's later `window` is ahead of `number`, when it may be followed.
-pub(super) fn ahead(rule: &Rule, number: u64, window: u64) -> Option<u64> {
-    window.checked_sub(number).filter(|n| (1..=tolerance(rule)).contains(n))
+/// How many windows a peer's later `window` is ahead of `number`, when it may be followed: its clock may be ahead of this
+/// one by [`CLOCK_TOLERANCE`], however long a window is, or one peer that is a day ahead would renew a daily quota for all.
+pub(super) fn ahead(rule: &Rule, now: Now, number: u64, window: u64) -> Option<u64> {
+    let begins = window.checked_mul(length(rule))?;
+    let windows = window.checked_sub(number).filter(|n| *n >= 1)?;
+    (begins <= now.wall.saturating_add(CLOCK_TOLERANCE.0)).then_some(windows)
 }
 
 /// Time since the start of window `number`, from zero to its length.

@@ -4,11 +4,14 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::backlog::{Backlog, Keys};
+use super::budget::Budget;
+use super::joint::Mark;
 use crate::counter::Slot;
 use crate::entry::KeyId;
 use crate::time::Nanos;
 use crate::view::{PeerState, ReplicaId};
-use crate::wire::{Ack, FLAG_INCLUDED, FLAG_SYNCED, Header};
+use crate::wire::{Ack, EXTENSION_MEMBERS, FLAG_DEAF, FLAG_INCLUDED, FLAG_RELEASING, FLAG_SYNCED, Header};
 
 /// A frame counts as lost when one sent so many later was received.
 const REORDER_MAX: u64 = 3;
@@ -18,8 +21,6 @@ const WINDOW: u64 = 64;
 const ACK_EVERY: u32 = 24;
 /// With more frames under way, which of them are superseded is not worked out: a lost one is told again all the same.
 const SUPERSEDE_MAX: usize = 64;
-/// The most keys queued one by one; beyond, the peer is told everything anew.
-const BACKLOG_MAX: usize = 100_000;
 /// Frames whose times of sending are kept: more than go out in any round trip worth the name.
 const SENT_TIMES_MAX: usize = 512;
 /// The round trip assumed before the first is measured.
@@ -34,16 +35,31 @@ struct Sent {
     tick: Option<u64>,
     /// The stable tick it announces.
     stable: u64,
+    /// Bytes of news in it.
+    bytes: usize,
     keys: Arc<[KeyId]>,
 }
 
-/// What the peer has still to be told.
-#[derive(Debug)]
-enum Backlog {
-    /// Keys, and the oldest tick whose news they hold.
-    Keys(VecDeque<KeyId>, u64),
-    /// Every key that has something to say: the two have just met, or met again.
-    Everything(u64),
+/// News that goes into one frame.
+#[derive(Clone, Debug)]
+pub struct Cargo {
+    /// The oldest tick whose news it is.
+    pub tick: u64,
+    /// Bytes of it.
+    pub bytes: usize,
+    /// Of which keys, in order.
+    pub keys: Arc<[KeyId]>,
+}
+
+/// What every frame says of this node.
+#[derive(Clone, Copy, Debug)]
+pub struct Word {
+    /// This node's incarnation.
+    pub own: u64,
+    /// The newest of its ticks that all live peers have confirmed.
+    pub stable: u64,
+    /// The digest of all replicas that it counts.
+    pub members: u64,
 }
 
 /// One peer and the link to it.
@@ -59,12 +75,29 @@ pub struct Peer {
     pub dead: bool,
     /// When it was last heard, or met.
     pub heard: Nanos,
+    /// When the newest frame was sent that it has confirmed: it heard this node after that.
+    pub heard_us: Nanos,
     /// Whether it was ever heard.
     pub spoke: bool,
+    /// Since when it tells all it has to say anew.
+    pub retells: Option<Nanos>,
+    /// Whether other peers count it and this node has not met it yet.
+    pub hearsay: bool,
     /// Whether it counts this node among those that must confirm.
     pub includes_us: bool,
     /// Whether it says that this node has confirmed all it had to say when they met.
     pub synced_to_us: bool,
+    /// Whether it says that it does not hear this node.
+    pub deaf: bool,
+    /// Whether it says that it goes on without this node's confirmation.
+    pub releasing: bool,
+    /// Whether it has not been heard for the stale time.
+    pub unheard: bool,
+    /// The digest of all replicas that it counts, by its own word.
+    pub members: Option<u64>,
+    /// The digest of this node's members that it is told, in which frame first, and whether it has confirmed one with it.
+    members_said: (u64, u64),
+    members_told: bool,
     /// Whether this node must confirm something at the next tick.
     pub owes_ack: bool,
     /// When something was sent last.
@@ -80,11 +113,16 @@ pub struct Peer {
     /// The newest stable tick that it has confirmed hearing of.
     pub stable_told: u64,
     in_flight: VecDeque<Sent>,
+    /// One for all: most frames carry none.
+    no_keys: Arc<[KeyId]>,
     /// When frames were sent, with their numbers: also of those that were given up for lost, since on a slow path that is
     /// where the round trip is learnt.
     sent_times: VecDeque<(u64, Nanos)>,
     backlog: Backlog,
+    budget: Budget,
     synced: bool,
+    /// The tick when it was last queued everything there was.
+    everything_at: u64,
     seq: u64,
     received_high: u64,
     received_bits: u64,
@@ -103,9 +141,18 @@ impl Peer {
             state: PeerState::Joining,
             dead: false,
             heard: now,
+            heard_us: now,
             spoke: false,
+            retells: None,
+            hearsay: false,
             includes_us: false,
             synced_to_us: false,
+            deaf: false,
+            releasing: false,
+            unheard: false,
+            members: None,
+            members_said: (0, 0),
+            members_told: false,
             owes_ack: false,
             sent_at: Nanos::ZERO,
             round_trip: None,
@@ -114,9 +161,12 @@ impl Peer {
             frames: (0, 0, 0),
             stable_told: 0,
             in_flight: VecDeque::new(),
+            no_keys: Arc::from([]),
             sent_times: VecDeque::new(),
             backlog: Backlog::Everything(tick),
+            budget: Budget::new(),
             synced: false,
+            everything_at: tick,
             seq: 0,
             received_high: 0,
             received_bits: 0,
@@ -134,12 +184,21 @@ impl Peer {
     /// The newest tick up to which it has confirmed everything; `last` is the newest there is.
     #[must_use]
     pub fn confirmed(&self, last: u64) -> u64 {
-        let waiting = match &self.backlog {
-            Backlog::Keys(keys, tick) => (!keys.is_empty()).then_some(*tick),
-            Backlog::Everything(tick) => Some(*tick),
-        };
-        let oldest = self.in_flight.iter().filter_map(|s| s.tick).chain(waiting).min();
+        let oldest = self.in_flight.iter().filter_map(|s| s.tick).chain(self.backlog.oldest()).min();
         oldest.map_or(last, |tick| tick.saturating_sub(1))
+    }
+
+    /// Whether it has confirmed hearing which replicas this node counts now.
+    #[must_use]
+    pub const fn knows_members(&self) -> bool {
+        self.members_told
+    }
+
+    /// What it adds to all live peers together, where it is one; `last` is the newest tick.
+    #[must_use]
+    pub fn mark(&self, last: u64) -> Option<Mark> {
+        let mark = || Mark { confirmed: self.confirmed(last), stable: self.stable_told, round_trip: self.round_trip() };
+        (self.state == PeerState::Alive).then(mark)
     }
 
     /// Whether it has confirmed all there was to say when they met.
@@ -152,6 +211,7 @@ impl Peer {
     pub fn start_over(&mut self, tick: u64) {
         let oldest = self.confirmed(tick.saturating_sub(1)) + 1;
         self.in_flight.clear();
+        self.budget.start_over();
         self.backlog = Backlog::Everything(oldest.min(tick));
         self.synced = false;
     }
@@ -162,29 +222,32 @@ impl Peer {
         matches!(self.backlog, Backlog::Everything(_))
     }
 
-    /// Answers [`Self::wants_everything`]: these are all the keys there are.
-    pub fn queue_everything(&mut self, keys: impl IntoIterator<Item = KeyId>) {
+    /// Answers [`Self::wants_everything`]: these are all the keys there are at `present`, the newest tick.
+    pub fn queue_everything(&mut self, keys: impl IntoIterator<Item = KeyId>, present: u64) {
+        self.everything_at = present;
         if let Backlog::Everything(tick) = self.backlog {
-            self.backlog = Backlog::Keys(keys.into_iter().collect(), tick);
+            self.backlog = Backlog::Keys(Keys::default());
+            let keys: Vec<KeyId> = keys.into_iter().collect();
+            self.queue(&keys, tick);
         }
     }
 
-    /// Queues keys to be told again, since news of `tick` was lost.
+    /// Queues keys to be told, since news of `tick` was lost or had to wait.
     pub fn queue(&mut self, keys: &[KeyId], tick: u64) {
-        let Backlog::Keys(queued, oldest) = &mut self.backlog else { return };
-        *oldest = if queued.is_empty() { tick } else { (*oldest).min(tick) };
-        queued.extend(keys);
-        if queued.len() > BACKLOG_MAX {
+        if self.backlog.add(keys, tick) {
             self.start_over(tick);
         }
     }
 
-    /// Takes up to `most` queued keys, and the oldest tick whose news they hold.
+    /// Takes up to `most` queued keys, and the oldest tick whose news they lack.
     pub fn take_queued(&mut self, most: usize) -> (Vec<KeyId>, u64) {
-        match &mut self.backlog {
-            Backlog::Keys(queued, tick) => (queued.drain(..most.min(queued.len())).collect(), *tick),
-            Backlog::Everything(tick) => (Vec::new(), *tick),
-        }
+        self.backlog.take(most)
+    }
+
+    /// Bytes of news that may go out to it now, beside what is under way.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        self.budget.room()
     }
 
     /// The confirmation to put into the next frame.
@@ -197,14 +260,21 @@ impl Peer {
         })
     }
 
-    /// The header of the next frame, which carries news as old as `tick` of `keys`; it is noted as under way.
-    pub fn next_header(&mut self, now: Nanos, own: u64, stable: u64, tick: Option<u64>, keys: Arc<[KeyId]>) -> Header {
+    /// The header of the next frame, and of the news that it carries, if any; it is noted as under way.
+    pub fn next_header(&mut self, now: Nanos, word: Word, cargo: Option<Cargo>) -> Header {
+        let Word { own, stable, members } = word;
         self.seq += 1;
+        if self.members_said.0 != members {
+            (self.members_said, self.members_told) = ((members, self.seq), false);
+        }
         self.frames.0 += 1;
         self.sent_at = now;
         self.owes_ack = false;
         self.received_unacked = 0;
-        self.in_flight.push_back(Sent { seq: self.seq, at: now, tick, stable, keys });
+        let tick = cargo.as_ref().map(|c| c.tick);
+        let (bytes, keys) = cargo.map_or_else(|| (0, Arc::clone(&self.no_keys)), |c| (c.bytes, c.keys));
+        self.budget.sent(bytes);
+        self.in_flight.push_back(Sent { seq: self.seq, at: now, tick, stable, bytes, keys });
         if self.sent_times.len() >= SENT_TIMES_MAX {
             self.sent_times.pop_front();
         }
@@ -216,7 +286,16 @@ impl Peer {
         if self.synced {
             flags |= FLAG_SYNCED;
         }
-        let (unknown, extensions) = (Vec::new(), Vec::new());
+        if self.unheard {
+            flags |= FLAG_DEAF;
+        }
+        if self.state == PeerState::Silent {
+            flags |= FLAG_RELEASING;
+        }
+        let (unknown, mut extensions) = (Vec::new(), Vec::new());
+        if !self.members_told {
+            extensions.push((EXTENSION_MEMBERS, members.to_be_bytes().to_vec()));
+        }
         Header { incarnation: own, seq: self.seq, ack: self.ack(now), stable, flags, unknown, extensions }
     }
 
@@ -224,6 +303,7 @@ impl Peer {
     pub fn receive(&mut self, header: &Header, now: Nanos) -> bool {
         let seq = header.seq;
         if seq > self.received_high {
+            self.read_word(header, now);
             let ahead = seq - self.received_high;
             self.received_bits = match ahead {
                 1..=63 => (self.received_bits << ahead) | (u64::from(self.received_high > 0) << (ahead - 1)),
@@ -243,9 +323,24 @@ impl Peer {
         self.received_unacked += 1;
         self.heard = now;
         self.spoke = true;
-        self.includes_us = header.flags & FLAG_INCLUDED != 0;
-        self.synced_to_us = header.flags & FLAG_SYNCED != 0;
+        self.unheard = false;
         true
+    }
+
+    /// Takes in what the newest frame says of the peer's view of this node; an older one would only take it back.
+    fn read_word(&mut self, header: &Header, now: Nanos) {
+        let says = |flag: u8| header.flags & flag != 0;
+        self.includes_us = says(FLAG_INCLUDED);
+        self.synced_to_us = says(FLAG_SYNCED);
+        if !self.synced_to_us {
+            self.retells.get_or_insert(now);
+        }
+        self.deaf = says(FLAG_DEAF);
+        self.releasing = says(FLAG_RELEASING);
+        let told = header.extensions.iter().find(|(tag, _)| *tag == EXTENSION_MEMBERS);
+        if let Some(digest) = told.and_then(|(_, bytes)| <[u8; 8]>::try_from(bytes.as_slice()).ok()) {
+            self.members = Some(u64::from_be_bytes(digest));
+        }
     }
 
     /// Whether so much was received that the confirmation can't wait for the next tick.
@@ -264,20 +359,30 @@ impl Peer {
         };
         let mut lost = Vec::new();
         let mut stable = self.stable_told;
+        let (mut members_told, said_from) = (self.members_told, self.members_said.1);
         let sample = self.sample(ack, now);
         self.supersede(&got);
+        let (mut arrived, mut lost_bytes) = (0, 0);
+        let mut heard_us = self.heard_us;
         self.in_flight.retain(|sent| {
             if got(sent.seq) {
+                arrived += sent.bytes;
+                heard_us = heard_us.max(sent.at);
                 stable = stable.max(sent.stable);
+                members_told |= sent.seq >= said_from;
                 return false;
             }
             if sent.seq + REORDER_MAX <= ack.high {
+                lost_bytes += sent.bytes;
                 lost.push((Arc::clone(&sent.keys), sent.tick));
                 return false;
             }
             true
         });
-        self.stable_told = stable;
+        (self.stable_told, self.members_told) = (stable, members_told);
+        self.heard_us = heard_us;
+        self.budget.arrived(arrived);
+        self.budget.lost(lost_bytes, now, self.round_trip());
         self.lose(lost);
         if let Some(sample) = sample {
             self.round_trip = Some(match self.round_trip {
@@ -324,14 +429,16 @@ impl Peer {
     /// Notices frames that were not confirmed for so long that they must be lost.
     pub fn expire(&mut self, now: Nanos, interval: Nanos) {
         let patience = self.round_trip().times(2).plus(interval.times(3));
-        let mut lost = Vec::new();
+        let (mut lost, mut lost_bytes) = (Vec::new(), 0);
         self.in_flight.retain(|sent| {
             let waits = now.since(sent.at) <= patience;
             if !waits {
+                lost_bytes += sent.bytes;
                 lost.push((Arc::clone(&sent.keys), sent.tick));
             }
             waits
         });
+        self.budget.lost(lost_bytes, now, self.round_trip());
         self.lose(lost);
     }
 
@@ -347,8 +454,8 @@ impl Peer {
 
     /// Notes whether everything there was to say has been confirmed by now.
     pub fn note_synced(&mut self) {
-        let idle = matches!(&self.backlog, Backlog::Keys(keys, _) if keys.is_empty());
-        self.synced |= self.spoke && idle && self.in_flight.iter().all(|s| s.tick.is_none());
+        let begun = matches!(self.backlog, Backlog::Keys(_));
+        self.synced |= self.spoke && begun && self.confirmed(u64::MAX) >= self.everything_at;
     }
 }
 
@@ -359,12 +466,18 @@ mod tests {
 
     fn peer() -> Peer {
         let mut peer = Peer::new(ReplicaId { node: "b".into(), incarnation: 7 }, Slot(1), Nanos::ZERO, 0);
-        peer.queue_everything([]);
+        peer.queue_everything([], 0);
         peer
     }
 
+    const WORD: Word = Word { own: 3, stable: 0, members: 0 };
+
+    fn cargo(tick: u64, key: u64) -> Cargo {
+        Cargo { tick, bytes: 40, keys: Arc::from([KeyId(u128::from(key))]) }
+    }
+
     fn send(peer: &mut Peer, tick: u64) -> Header {
-        peer.next_header(Nanos(tick), 3, 0, Some(tick), Arc::from([KeyId(u128::from(tick))]))
+        peer.next_header(Nanos(tick), WORD, Some(cargo(tick, tick)))
     }
 
     fn header(seq: u64) -> Header {
@@ -398,7 +511,7 @@ mod tests {
         assert_eq!(peer.confirmed(4), 0);
         let (keys, tick) = peer.take_queued(10);
         assert_eq!((keys, tick), (vec![KeyId(1)], 1));
-        peer.next_header(Nanos(5), 3, 0, Some(tick), Arc::from([KeyId(1)]));
+        peer.next_header(Nanos(5), WORD, Some(cargo(tick, 1)));
         assert_eq!(peer.confirmed(5), 0);
         peer.confirm(&ack(5, 0b111), 3, Nanos(10));
         assert_eq!(peer.confirmed(5), 5);
@@ -410,7 +523,7 @@ mod tests {
         let (interval, trip) = (Nanos::from_millis(10), Nanos::from_millis(500));
         for tick in 1..=200u64 {
             let now = interval.times(tick);
-            peer.next_header(now, 3, 0, Some(tick), Arc::from([KeyId(u128::from(tick))]));
+            peer.next_header(now, WORD, Some(cargo(tick, tick)));
             if let Some(high) = tick.checked_sub(50).filter(|high| *high > 0) {
                 peer.confirm(&ack(high, u64::MAX), 3, now);
             }

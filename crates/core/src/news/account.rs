@@ -1,8 +1,7 @@
 //! What a central store has counted of a key, and what it says of the silent. It must not know the store or its words.
 
-use super::{News, PeerNews};
+use super::News;
 use crate::counter::Slot;
-use crate::time::Nanos;
 
 /// What a central store has counted of this node's charges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +20,17 @@ pub struct Account {
     pub before: i64,
 }
 
+/// What a central store says of the silent: charged here, and set against what they tell when they are back.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Stored {
+    /// Of whom it tells.
+    pub(super) of: Vec<Slot>,
+    /// Tokens that they spent between them beyond what was known here, which nobody has told of.
+    pub(super) spent: f64,
+    /// The same of the window before the present one.
+    pub(super) spent_before: f64,
+}
+
 impl News {
     /// Own grants less refunds, from an arbitrary start.
     #[must_use]
@@ -36,53 +46,29 @@ impl News {
             (account.told, account.under_way) = (net, 0);
             account.stamp = account.stamp.wrapping_add(1);
         }
-        let spent = self.peers_assumed();
-        for peer in &mut self.peers {
-            peer.assumed = 0.0;
-        }
         if let Some(silence) = &mut self.silence {
-            (silence.spent_before, silence.since_full) = (spent, 0.0);
+            let stored = &mut silence.stored;
+            (stored.spent_before, stored.spent) = (stored.spent, 0.0);
         }
     }
 
-    fn peers_assumed(&self) -> f64 {
-        self.peers.iter().map(|p| p.assumed).sum()
-    }
-
-    /// Tokens charged to the bucket for what the silent are assumed to have spent.
-    #[must_use]
-    pub fn assumed(&self) -> f64 {
-        let since_full = self.silence.as_ref().map_or(0.0, |s| s.since_full);
-        self.peers_assumed().min(since_full)
-    }
-
-    /// The silent have spent so many whole tokens between them; who of them, they will tell.
-    pub fn assume_spent(&mut self, silent: &[(Slot, bool)], tokens: f64, now: Nanos) {
-        // whole ones, since of what was assumed only those are set against what they tell
-        let each = (tokens / silent.len() as f64).floor();
-        let mut rest = tokens - each * silent.len() as f64;
-        for (slot, _) in silent {
-            let extra = rest.min(1.0);
-            rest -= extra;
-            let each = each + extra;
-            match self.peers.iter_mut().find(|p| p.slot == *slot) {
-                Some(peer) => peer.assumed += each,
-                None => self.peers.push(PeerNews { assumed: each, ..PeerNews::new(*slot, now) }),
-            }
-        }
-        self.begin_silence(now);
+    /// A central store tells of the `silent`: between them they have spent `tokens` more than was known here.
+    pub fn store_spent(&mut self, silent: &[Slot], tokens: f64) {
+        self.begin_silence(false);
         if let Some(silence) = &mut self.silence {
-            silence.since_full += tokens;
+            let stored = &mut silence.stored;
+            let new = silent.iter().filter(|slot| !stored.of.contains(slot)).copied().collect::<Vec<_>>();
+            stored.of.extend(new);
+            stored.spent += tokens;
         }
     }
 
-    /// The silent have spent less than was assumed, by so much; returns the whole tokens to refund.
-    pub fn take_back_some(&mut self, tokens: f64) -> u64 {
-        let assumed = self.assumed();
-        let back = tokens.min(assumed).floor();
-        if back > 0.0 {
-            self.scale_assumed((assumed - back) / assumed);
-        }
+    /// By the store's word the silent have spent less than by its word of before, by so much; returns the whole tokens to
+    /// refund. What is assumed of them by time stays charged.
+    pub fn take_back_stored(&mut self, tokens: f64) -> u64 {
+        let Some(silence) = &mut self.silence else { return 0 };
+        let back = tokens.min(silence.stored.spent).floor();
+        silence.stored.spent -= back;
         back as u64
     }
 
@@ -90,30 +76,40 @@ impl News {
     /// more of the others'; what was charged first has come back first.
     pub fn thin(&mut self, used: f64) {
         let fresh = self.fresh() as f64;
-        let all = fresh + self.assumed();
+        let all = fresh + self.silence.as_ref().map_or(0.0, |silence| silence.stored.spent);
         // by less than a token it is but the time that has passed since
         if all > used + 1.0 {
             let part = used.max(0.0) / all;
             self.base = self.granted - (fresh * part).ceil().min(fresh) as u64;
-            self.scale_assumed(part);
+            if let Some(silence) = &mut self.silence {
+                silence.stored.spent *= part;
+            }
         }
     }
 
-    fn scale_assumed(&mut self, part: f64) {
-        for peer in &mut self.peers {
-            peer.assumed *= part;
-        }
-        let sum = self.peers_assumed();
-        if let Some(silence) = &mut self.silence {
-            silence.since_full = sum;
+    /// Whether a central store has told of what `slot` spent in its present silence.
+    #[must_use]
+    pub fn is_stored(&self, slot: Slot) -> bool {
+        self.silence.as_ref().is_some_and(|silence| silence.stored.of.contains(&slot))
+    }
+
+    /// Of `tokens` that `slot` tells of, those charged here by a central store's word.
+    pub fn set_off_stored(&mut self, slot: Slot, tokens: u64) -> u64 {
+        match &mut self.silence {
+            Some(silence) if silence.stored.of.contains(&slot) => take_whole(&mut silence.stored.spent, tokens),
+            _ => 0,
         }
     }
 
-    /// Of `tokens` that a peer charged in the window before the present one, how many a central store has told of.
-    pub fn spent_before(&mut self, tokens: u64) -> u64 {
-        let Some(silence) = &mut self.silence else { return 0 };
-        let told = (tokens as f64).min(silence.spent_before).floor();
-        silence.spent_before -= told;
-        told as u64
+    /// The same of the window before the present one.
+    pub fn set_off_stored_before(&mut self, tokens: u64) -> u64 {
+        self.silence.as_mut().map_or(0, |silence| take_whole(&mut silence.stored.spent_before, tokens))
     }
+}
+
+/// Takes at most `tokens` of `sum`; returns how many.
+fn take_whole(sum: &mut f64, tokens: u64) -> u64 {
+    let taken = tokens.min(*sum as u64);
+    *sum -= taken as f64;
+    taken
 }

@@ -1,84 +1,121 @@
 //! What is kept of a key while peers are silent: what they are assumed to spend, and own charges that only they have not
 //! confirmed. The rule behind it is in [`crate::stability`] and [`crate::entry::Entry::assume`].
 
-use super::{News, PeerNews};
+use super::News;
+use super::account::Stored;
 use crate::counter::Slot;
 use crate::time::Nanos;
 
 /// What is kept of a key while peers are silent.
 #[derive(Clone, Debug, Default)]
 pub struct Silence {
+    /// Whether this node goes on without the silent; else only they may go on without it, for a moment.
+    own: bool,
     /// The own demand that the silent had heard of: no more weight than that is claimed.
     pub(super) demand: f32,
-    /// Up to when their spending was assumed.
-    pub(super) until: Nanos,
-    /// The part of a token that was assumed and not charged yet.
-    pub(super) carry: f64,
-    /// Tokens assumed since the bucket was full last: only those can be given back, what was there before has overflowed.
-    pub(super) since_full: f64,
+    /// The sum of all demands when it began: the silent know of no other.
+    total: f64,
     /// Own charges that all but the silent have confirmed, tokens.
     pub(super) held: f64,
     /// The same of the window before, of a windowed limit.
     pub(super) held_before: f64,
-    /// Tokens that, by a central store's word, the silent spent in the window before.
-    pub(super) spent_before: f64,
+    /// Tokens that have left `held` by time.
+    released: f64,
+    /// Up to when they have.
+    released_until: Option<Nanos>,
+    /// Up to when each one's spending is assumed.
+    assumed_until: Vec<(Slot, Nanos)>,
+    /// Tokens assumed and charged that nobody has told of.
+    credit: f64,
+    /// What a central store says of the silent; nothing where none decides.
+    pub(super) stored: Stored,
+}
+
+impl Silence {
+    /// Whether own charges are held back, since the silent have not confirmed them.
+    pub(super) const fn holds(&self) -> bool {
+        self.own
+    }
+
+    /// Whole tokens that have left the window by time since it began.
+    pub(super) const fn released(&self) -> u64 {
+        self.released as u64
+    }
+
+    /// Of `tokens` that `slot` tells of, `by_time` having left its window by time, those charged here in advance.
+    pub(super) fn set_off(&mut self, slot: Slot, tokens: u64, by_time: u64) -> u64 {
+        // one that is not silent here releases for the sake of others that are
+        if !self.assumed_until.iter().any(|(of, _)| *of == slot) {
+            return 0;
+        }
+        let known = tokens.min(by_time).min(self.credit as u64);
+        self.credit -= known as f64;
+        known
+    }
 }
 
 impl News {
-    /// A peer has fallen silent, if none was before.
-    pub fn begin_silence(&mut self, now: Nanos) {
+    /// A peer is silent; whether this node goes on without it, or `own` is false and only it may go on without this node.
+    pub fn begin_silence(&mut self, own: bool) {
         let demand = self.spans.demand_confirmed(self.told_demand);
-        self.silence.get_or_insert_with(|| Box::new(Silence { demand, until: now, ..Silence::default() }));
+        let total = f64::from(demand) + self.others;
+        let silence = self.silence.get_or_insert_with(|| Box::new(Silence { demand, total, ..Silence::default() }));
+        silence.own |= own;
     }
 
-    /// Seconds since this was asked last, during a silence.
-    pub fn silent_for(&mut self, now: Nanos) -> f64 {
-        self.silence.as_mut().map_or(0.0, |silence| {
-            let passed = now.since(silence.until).as_secs_f64();
-            silence.until = now;
-            passed
-        })
+    /// Nobody is silent any more who has not confirmed all: own charges need not be held back.
+    pub fn end_own_silence(&mut self) {
+        if let Some(silence) = &mut self.silence {
+            silence.own = false;
+            (silence.held, silence.held_before) = (0.0, 0.0);
+        }
     }
 
-    /// Notes that each of `spenders` is assumed to have spent so much, and that `released` of the held own charges may
-    /// leave the window. Returns the whole tokens to charge for it; `full` says whether the bucket is.
-    pub fn assume(&mut self, spenders: &[(Slot, f64)], released: f64, full: bool, now: Nanos) -> u64 {
-        let mut sum = 0.0;
-        for (slot, tokens) in spenders {
-            sum += tokens;
-            match self.peers.iter_mut().find(|p| p.slot == *slot) {
-                Some(peer) => peer.assumed += tokens,
-                None => self.peers.push(PeerNews { assumed: *tokens, ..PeerNews::new(*slot, now) }),
+    /// Lets held charges leave the window for the time since this was called last, at `rate` tokens a second.
+    pub fn release_held(&mut self, rate: f64, now: Nanos) {
+        let Some(silence) = &mut self.silence else { return };
+        let passed = silence.released_until.replace(now).map_or(0.0, |until| now.since(until).as_secs_f64());
+        let released = (rate * passed).min(silence.held);
+        silence.held -= released;
+        silence.released += released;
+    }
+
+    /// The own demand that the silent hold this node to, whatever it is now, and the sum of all demands beside it.
+    #[must_use]
+    pub fn demand_in_silence(&self, own: f64) -> (f64, f64) {
+        let total = own + self.others;
+        let told = self.silence.as_ref().map_or((own, total), |silence| (f64::from(silence.demand), silence.total));
+        (told.0, told.1.max(told.0 + self.others))
+    }
+
+    /// The sum of all demands that the silent reckon with at the least: the present one, or the one when it began.
+    #[must_use]
+    pub fn total_in_silence(&self, own: f64) -> f64 {
+        let total = own + self.others;
+        self.silence.as_ref().map_or(total, |silence| silence.total.min(total))
+    }
+
+    /// Nothing is assumed any more of those that are not among the `silent`.
+    pub fn assume_only(&mut self, silent: impl Fn(Slot) -> bool) {
+        if let Some(silence) = &mut self.silence {
+            silence.assumed_until.retain(|(slot, _)| silent(*slot));
+            silence.stored.of.retain(|slot| silent(*slot));
+        }
+    }
+
+    /// The spending of `slot`, assumed from `since` on, is assumed up to `until`, at `rate` tokens a second: so many tokens
+    /// more.
+    pub fn assume(&mut self, slot: Slot, since: Nanos, until: Nanos, rate: f64) -> f64 {
+        let Some(silence) = &mut self.silence else { return 0.0 };
+        let passed = match silence.assumed_until.iter_mut().find(|(of, _)| *of == slot) {
+            Some((_, up_to)) => until.since(std::mem::replace(up_to, (*up_to).max(until))),
+            None => {
+                silence.assumed_until.push((slot, until));
+                until.since(since)
             }
-        }
-        let Some(silence) = &mut self.silence else { return 0 };
-        silence.held = (silence.held - released).max(0.0);
-        silence.since_full = if full { sum } else { silence.since_full + sum };
-        silence.carry += sum;
-        let whole = silence.carry.floor();
-        silence.carry -= whole;
-        whole as u64
-    }
-
-    /// Of `step` tokens that `slot` tells of, how many were not assumed and charged already.
-    pub fn beyond_assumed(&mut self, slot: Slot, step: u64) -> u64 {
-        let Some(peer) = self.peers.iter_mut().find(|p| p.slot == slot) else { return step };
-        let known = step.min(peer.assumed as u64);
-        peer.assumed -= known as f64;
-        step - known
-    }
-
-    /// Peers that are not among the silent (any more) have told all: what was assumed of them beyond that is taken back.
-    /// Returns the whole tokens to refund.
-    pub fn take_back_assumed(&mut self, is_silent: impl Fn(Slot) -> bool) -> u64 {
-        let mut back = 0.0;
-        for peer in self.peers.iter_mut().filter(|p| p.assumed > 0.0 && !is_silent(p.slot)) {
-            back += std::mem::take(&mut peer.assumed);
-        }
-        self.silence.as_mut().map_or(0, |silence| {
-            let back = back.min(silence.since_full);
-            silence.since_full -= back;
-            back as u64
-        })
+        };
+        let tokens = rate * passed.as_secs_f64();
+        silence.credit += tokens;
+        tokens
     }
 }

@@ -60,6 +60,12 @@ impl Spans {
         }
     }
 
+    /// Own cumulative grants that were told up to `tick`.
+    pub(super) fn told_by(&self, tick: u64) -> u64 {
+        let spans = &self.spans[..usize::from(self.len)];
+        spans.iter().take_while(|s| s.tick <= tick).last().map_or(self.acked, |s| s.granted)
+    }
+
     /// The least demand that a live peer may hold to be this node's, given the present one.
     pub(super) fn demand_confirmed(&self, present: f32) -> f32 {
         let spans = &self.spans[..usize::from(self.len)];

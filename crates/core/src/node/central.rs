@@ -70,7 +70,7 @@ impl Node {
         all: bool,
         alone: bool,
     ) -> Result<Vec<Decision>, (usize, CheckError)> {
-        let silent = if alone { self.links.lock().silent() } else { std::sync::Arc::from([]) };
+        let silent = if alone { self.links.lock().silent(now.at).iter().map(|s| s.slot).collect() } else { Vec::new() };
         let refuses = |brief: &Brief, word: &Word| !word.granted && brief.rule.spec().enforce;
         let charged = !all || !checks.iter().any(|(_, brief, word)| refuses(brief, word));
         let mut decisions = Vec::with_capacity(checks.len());
@@ -90,7 +90,7 @@ impl Node {
         now: Now,
         attempt: Attempt,
         charged: bool,
-        silent: &[(Slot, bool)],
+        silent: &[Slot],
     ) -> Result<Decision, CheckError> {
         let id = brief.key;
         let reason = (!word.granted).then_some(Reason::OverLimit);

@@ -6,7 +6,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::Node;
 use crate::counter::Slot;
 use crate::entry::KeyId;
-use crate::gossip::{KEEP_ALIVE, Links, Peer};
+use crate::gossip::{Cargo, KEEP_ALIVE, Links, Peer, Silent, Word};
+use crate::stability::Outlook;
 use crate::time::{Nanos, Now};
 use crate::view::{PeerState, ReplicaId};
 use crate::wire::{
@@ -20,6 +21,8 @@ const HEADER_BYTES_MAX: usize = 96;
 const REPLY_BYTES_MAX: usize = 1000;
 /// Keys told again to one peer in one tick.
 const REPAIRS_MAX: usize = 512;
+/// What one of them takes at the least.
+const REPAIR_BYTES: usize = 40;
 /// Keys told again to all, in one tick, for no reason but caution.
 const REMINDERS_MAX: usize = 8;
 /// The wall clock is told so often.
@@ -103,8 +106,9 @@ struct Round {
     news: bool,
     /// The tick that peers should know to be stable.
     announce: u64,
-    /// The newest tick that all have confirmed.
-    stable: u64,
+    word: Word,
+    /// Peers that were not heard for some time: they are asked, before they are taken for silent.
+    doubted: Vec<Slot>,
     bytes_max: usize,
     chunks: Vec<(Vec<u8>, Arc<[KeyId]>)>,
 }
@@ -122,9 +126,15 @@ impl Node {
     /// Meets a peer: membership calls it alive and it has shown who it is.
     pub fn peer_up(&self, peer: &ReplicaId, now: Now) {
         let mut links = self.links.lock();
-        let freed = links.meet(now.at, peer);
-        self.forget_slot(&mut links, freed);
-        self.outlook.store(links.outlook(now.at));
+        self.meet(&mut links, peer, now);
+        self.publish(links.outlook(now.at));
+    }
+
+    fn meet(&self, links: &mut Links, peer: &ReplicaId, now: Now) {
+        // a forerunner said no last word, or it would have left
+        if let Some(freed) = links.meet(now.at, peer) {
+            self.lose_slot(links, freed, now);
+        }
     }
 
     /// Membership calls a peer dead: it may come back.
@@ -133,29 +143,33 @@ impl Node {
         if let Some(peer) = links.find(peer) {
             peer.dead = true;
         }
-        self.outlook.store(links.outlook(now.at));
+        self.publish(links.outlook(now.at));
     }
 
-    /// A peer has left for good; its last word has been heard.
+    /// A peer has left for good; its last word has been heard, unless it was silent.
     pub fn peer_left(&self, peer: &ReplicaId, now: Now) {
         let mut links = self.links.lock();
-        let freed = links.part(peer);
-        self.forget_slot(&mut links, freed);
-        self.outlook.store(links.outlook(now.at));
+        let silent = links.find(peer).is_some_and(|p| p.state == PeerState::Silent);
+        match links.part(peer) {
+            Some(slot) if silent => self.lose_slot(&mut links, slot, now),
+            Some(slot) => self.forget_slot(&mut links, slot),
+            None => {}
+        }
+        self.publish(links.outlook(now.at));
     }
 
     /// Grants nothing from now on, even if peers count this node in: it may have to learn from their tables first.
     pub fn hold(&self, now: Now) {
         let mut links = self.links.lock();
         links.held = true;
-        self.outlook.store(links.outlook(now.at));
+        self.publish(links.outlook(now.at));
     }
 
     /// The peers' tables have come: granting waits for nothing more than being counted in.
     pub fn release(&self, now: Now) {
         let mut links = self.links.lock();
         links.held = false;
-        self.outlook.store(links.outlook(now.at));
+        self.publish(links.outlook(now.at));
     }
 
     /// This node itself stood still (a suspended machine, a stopped process) while its peers went on: their news of that
@@ -167,20 +181,29 @@ impl Node {
         }
     }
 
-    /// Nobody is there to count this node in: it begins by itself, with the whole limit.
+    /// Waits no longer for whoever has not answered: with nobody there to count this node in, it begins by itself, with
+    /// the whole limit; else those that have not spoken count as silent.
     pub fn begin_alone(&self, now: Now) {
         let mut links = self.links.lock();
-        (links.admitted, links.held) = (true, false);
-        self.outlook.store(links.outlook(now.at));
+        links.held = false;
+        links.give_up_waiting();
+        self.publish(links.outlook(now.at));
     }
 
-    fn forget_slot(&self, links: &mut Links, slot: Option<Slot>) {
-        if let Some(slot) = slot {
-            for shard in &self.shards {
-                shard.0.lock().forget(slot);
-            }
-            links.free(slot);
+    pub(super) fn forget_slot(&self, links: &mut Links, slot: Slot) {
+        for shard in &self.shards {
+            shard.0.lock().forget(slot);
         }
+        links.free(slot);
+    }
+
+    /// The same of a replica that may have granted what nobody has heard of.
+    pub(super) fn lose_slot(&self, links: &mut Links, slot: Slot, now: Now) {
+        let outlook = self.outlook.load();
+        for shard in &self.shards {
+            shard.0.lock().lose(slot, now, &outlook);
+        }
+        self.forget_slot(links, slot);
     }
 
     /// One round of news to every peer. `bytes_max` is the longest frame that travels.
@@ -190,13 +213,22 @@ impl Node {
         let mut links = self.links.lock();
         let place = (links.tick % places) as usize;
         self.shards[place].0.lock().sweep(now);
-        for replica in links.judge(now.at) {
-            let freed = links.part(&replica);
-            self.forget_slot(&mut links, freed);
+        for slot in links.dismiss_phantoms() {
+            self.forget_slot(&mut links, slot);
         }
-        let outlook = links.outlook(now.at);
-        self.outlook.store(outlook);
-        let silent = links.silent();
+        for replica in links.judge(now.at) {
+            if let Some(slot) = links.lose(&replica) {
+                self.lose_slot(&mut links, slot, now);
+            }
+        }
+        for (slot, since) in links.take_retold() {
+            for shard in &self.shards {
+                shard.0.lock().take_back_demand(slot, since);
+            }
+        }
+        self.let_go_of_snapshot(&mut links, now);
+        self.publish(links.outlook(now.at));
+        let silent = links.silent(now.at);
         drop(links);
         self.let_silence_pass(now, &silent);
     }
@@ -211,7 +243,7 @@ impl Node {
     fn round(&self, now: Now, bytes_max: usize, ask: bool, outbox: &mut impl Outbox) {
         let mut links = self.links.lock();
         // before the tick begins: nothing of it is under way yet, so it would count as confirmed
-        let outlook = links.outlook(now.at);
+        let outlook = self.outlook.load();
         links.tick += 1;
         let tick = links.tick;
         let mut batch = Batch::new(bytes_max);
@@ -237,7 +269,9 @@ impl Node {
             self.fill_backlogs(&mut links, now);
         }
         let announce = outlook.heard.min(links.news_tick());
-        let round = Round { now, tick, ask, news, announce, stable: outlook.heard, bytes_max, chunks: batch.finish() };
+        let word = links.word(outlook.heard);
+        let doubted = links.doubted(now.at);
+        let round = Round { now, tick, ask, news, announce, word, doubted, bytes_max, chunks: batch.finish() };
         for i in 0..links.peers.len() {
             if links.stale(&links.peers[i], now.at) {
                 self.knock(&round, &mut links.peers[i], outbox);
@@ -245,7 +279,7 @@ impl Node {
                 self.tell(&round, &mut links.peers[i], outbox);
             }
         }
-        self.outlook.store(links.outlook(now.at));
+        self.publish(links.outlook(now.at));
     }
 
     /// Lets a peer that is not heard of know that we are there, no more: what it misses it is told when it is back.
@@ -254,7 +288,7 @@ impl Node {
             peer.start_over(round.tick);
         }
         if round.now.at.since(peer.sent_at) >= KEEP_ALIVE {
-            self.send_bare(round, peer, true, outbox);
+            self.send_bare(round, peer, round.ask_flag() | FLAG_ELICIT, outbox);
         }
     }
 
@@ -263,50 +297,54 @@ impl Node {
         // first, and by itself: beside a full run of updates the list would not fit
         if !peer.unknown.is_empty() {
             let unknown = std::mem::take(&mut peer.unknown);
-            let header =
-                Header { unknown, ..peer.next_header(round.now.at, self.own(), round.stable, None, no_keys()) };
+            let header = Header { unknown, ..peer.next_header(round.now.at, round.word, None) };
             self.carry(peer, &header, &NO_UPDATES, round.now, outbox);
         }
+        let mut told = false;
         for (bytes, keys) in &round.chunks {
-            let keys = Arc::clone(keys);
-            let mut header = peer.next_header(round.now.at, self.own(), round.stable, Some(round.tick), keys);
+            if peer.room() == 0 {
+                peer.queue(keys, round.tick);
+                continue;
+            }
+            let cargo = Cargo { tick: round.tick, bytes: bytes.len(), keys: Arc::clone(keys) };
+            let mut header = peer.next_header(round.now.at, round.word, Some(cargo));
             header.flags |= FLAG_ELICIT | round.ask_flag();
             self.carry(peer, &header, bytes, round.now, outbox);
+            told = true;
         }
-        let told = self.repair(peer, round, outbox) || !round.chunks.is_empty();
-        let settling = peer.state != PeerState::Alive || !peer.includes_us;
+        told |= self.repair(peer, round, outbox);
+        let settling = peer.state != PeerState::Alive || !peer.includes_us || !peer.knows_members();
         let elicit = settling || peer.stable_told < round.announce;
         let overdue = peer.owes_ack || round.now.at.since(peer.sent_at) >= KEEP_ALIVE;
-        if (round.ask && round.chunks.is_empty()) || (!told && (elicit || overdue)) {
-            self.send_bare(round, peer, elicit, outbox);
+        if round.doubted.contains(&peer.slot) {
+            self.send_bare(round, peer, FLAG_ASK | FLAG_ELICIT, outbox);
+        } else if !told && (round.ask || elicit || overdue) {
+            self.send_bare(round, peer, round.ask_flag() | if elicit { FLAG_ELICIT } else { 0 }, outbox);
         }
     }
 
     /// A frame without news.
-    fn send_bare(&self, round: &Round, peer: &mut Peer, elicit: bool, outbox: &mut impl Outbox) {
-        let mut header = peer.next_header(round.now.at, self.own(), round.stable, None, no_keys());
-        header.flags |= round.ask_flag() | if elicit { FLAG_ELICIT } else { 0 };
+    fn send_bare(&self, round: &Round, peer: &mut Peer, flags: u8, outbox: &mut impl Outbox) {
+        let mut header = peer.next_header(round.now.at, round.word, None);
+        header.flags |= flags;
         self.carry(peer, &header, &NO_UPDATES, round.now, outbox);
-    }
-
-    fn own(&self) -> u64 {
-        self.config.replica.incarnation
     }
 
     /// Collects, for peers that are to be told everything, all keys that have something to say.
     fn fill_backlogs(&self, links: &mut Links, now: Now) {
         let keys: Vec<KeyId> = self.shards.iter().flat_map(|s| s.0.lock().talkative().collect::<Vec<_>>()).collect();
+        let present = links.tick;
         let fresh: Vec<bool> = links.peers.iter().map(|p| !links.stale(p, now.at)).collect();
         for (peer, fresh) in links.peers.iter_mut().zip(fresh) {
             if fresh {
-                peer.queue_everything(keys.iter().copied());
+                peer.queue_everything(keys.iter().copied(), present);
             }
         }
     }
 
     /// Tells a peer again what it missed, with the values of now; says whether there was anything.
     fn repair(&self, peer: &mut Peer, round: &Round, outbox: &mut impl Outbox) -> bool {
-        let (keys, tick) = peer.take_queued(REPAIRS_MAX);
+        let (keys, tick) = peer.take_queued(REPAIRS_MAX.min(peer.room() / REPAIR_BYTES));
         if keys.is_empty() {
             return false;
         }
@@ -318,8 +356,9 @@ impl Node {
             }
         }
         for (bytes, keys) in batch.finish() {
-            let mut header = peer.next_header(round.now.at, self.own(), round.stable, Some(tick), keys);
-            header.flags |= FLAG_ELICIT;
+            let cargo = Cargo { tick, bytes: bytes.len(), keys };
+            let mut header = peer.next_header(round.now.at, round.word, Some(cargo));
+            header.flags |= FLAG_ELICIT | round.ask_flag();
             self.carry(peer, &header, &bytes, round.now, outbox);
         }
         true
@@ -353,19 +392,20 @@ impl Node {
             return Err(FrameError::Incarnation(header.incarnation, from.clone()));
         }
         let mut links = self.links.lock();
-        if links.find(from).is_none() {
-            let freed = links.meet(now.at, from);
-            self.forget_slot(&mut links, freed);
+        if links.place(from).is_none() {
+            self.meet(&mut links, from, now);
+            self.publish(links.outlook(now.at));
         }
-        let before = links.outlook(now.at);
-        let tick = links.tick;
-        let own = self.own();
-        let Some(peer) = links.find(from) else { return Err(FrameError::Stranger(from.clone())) };
+        let before = self.outlook.load();
+        let (tick, word) = (links.tick, links.word(before.heard));
+        let Some(place) = links.place(from) else { return Err(FrameError::Stranger(from.clone())) };
+        let peer = &mut links.peers[place];
+        let mark = peer.mark(tick);
         if !peer.receive(&header, now.at) {
             return Ok(Heard::default());
         }
         if let Some(ack) = &header.ack {
-            peer.confirm(ack, own, now.at);
+            peer.confirm(ack, word.own, now.at);
         }
         note_clock(peer, &header, now);
         peer.owes_ack |= header.flags & FLAG_ELICIT != 0;
@@ -393,19 +433,27 @@ impl Node {
                 reply.push(&update, REPLY_BYTES_MAX);
             }
         }
-        let Some(peer) = links.find(from) else { return Err(FrameError::Stranger(from.clone())) };
         peer.unknown = unknown;
         if asked || peer.acks_due() {
-            let header = peer.next_header(now.at, own, before.heard, None, no_keys());
+            let header = peer.next_header(now.at, word, None);
             self.carry(peer, &header, &reply.finish(), now, outbox);
         }
-        let after = links.outlook(now.at);
-        self.outlook.store(after);
+        let moved = peer.mark(tick);
+        let after = links.outlook_after(now.at, mark, moved);
+        self.publish(after);
         let progress = after.heard > before.heard || after.stable > before.stable || after.admitted != before.admitted;
         Ok(Heard { updates: updates.len(), progress: progress || refunds })
     }
 
-    fn let_silence_pass(&self, now: Now, silent: &[(Slot, bool)]) {
+    /// Lets decisions see a new outlook. Once one sees silent peers, keys may wait for the end of the silence.
+    pub(super) fn publish(&self, outlook: Outlook) {
+        if outlook.silent > 0 && self.assumed_at.load(Relaxed) == 0 {
+            self.assumed_at.store(1, Relaxed);
+        }
+        self.outlook.store(outlook);
+    }
+
+    fn let_silence_pass(&self, now: Now, silent: &[Silent]) {
         let outlook = self.outlook.load();
         let last = self.assumed_at.load(Relaxed);
         if silent.is_empty() && last == 0 {
@@ -419,10 +467,6 @@ impl Node {
         }
         self.assumed_at.store(if silent.is_empty() { 0 } else { now.at.0.max(1) }, Relaxed);
     }
-}
-
-fn no_keys() -> Arc<[KeyId]> {
-    Arc::from([])
 }
 
 /// Estimates the peer's clock from the time it tells and half the round trip.

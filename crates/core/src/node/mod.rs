@@ -6,6 +6,7 @@
 
 mod central;
 mod cluster;
+mod keep;
 mod requests;
 mod transfer;
 
@@ -26,6 +27,7 @@ use crate::time::{Nanos, Now};
 use crate::view::{PeerView, ReplicaId, TopBy, TopKey};
 
 pub use cluster::{FrameError, Heard, Outbox};
+pub use keep::{Restored, Slices};
 pub use requests::Attempt;
 pub use transfer::Told;
 

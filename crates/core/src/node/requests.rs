@@ -1,5 +1,6 @@
 //! What callers ask: check, batches, refund, reset, explain. Validation first, so that an error changes nothing.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
 
 use parking_lot::MutexGuard;
@@ -161,7 +162,7 @@ impl Node {
         validate(key, 0)?;
         let id = self.key_id(limit, key);
         let outlook = self.outlook.load();
-        let names: Vec<(Slot, _)> = self.links.lock().peers.iter().map(|p| (p.slot, p.replica.clone())).collect();
+        let names: BTreeMap<Slot, _> = self.links.lock().peers.iter().map(|p| (p.slot, p.replica.clone())).collect();
         let mut shard = self.shard(id).lock();
         let known = shard.place(id);
         if known.is_none() {
@@ -176,11 +177,11 @@ impl Node {
         if let Some(news) = &mut entry.news {
             demand = f64::from(news.demand.per_second(now.at));
             let own = self.config.replica.clone();
-            let (granted, refunded) = (news.granted, news.refunded);
+            // counts begin at an arbitrary start, so those of a node that granted nothing yet mean nothing
+            let (granted, refunded) = if news.has_counted() { (news.granted, news.refunded) } else { (0, 0) };
             replicas.push(ReplicaCount { replica: own, granted, refunded, demand, age: Nanos::ZERO });
-            // one of whom something was only assumed has said nothing
             for peer in news.peers.iter().filter(|p| news.counts.granted(p.slot) > 0) {
-                if let Some((_, replica)) = names.iter().find(|(slot, _)| *slot == peer.slot) {
+                if let Some(replica) = names.get(&peer.slot) {
                     replicas.push(ReplicaCount {
                         replica: replica.clone(),
                         granted: news.counts.granted(peer.slot),

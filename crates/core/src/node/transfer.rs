@@ -3,12 +3,16 @@
 //! A reporter tells the level as it sees it, and which counters that level holds. The joiner charges what it has heard
 //! since beyond those, and never a whole history. It must not know how messages travel.
 
+use std::sync::Arc;
+
 use super::Node;
+use crate::algorithm::Meter;
 use crate::counter::Slot;
-use crate::entry::{Entry, KeyId, describe_rule};
+use crate::entry::{Entry, KeyId, Reporter, describe_rule};
+use crate::gossip::Links;
 use crate::time::Now;
 use crate::view::ReplicaId;
-use crate::wire::{DecodeError, MESSAGE_BYTES_MAX, Message, StateItem, decode_message, encode_message};
+use crate::wire::{DecodeError, MESSAGE_BYTES_MAX, Message, StateCount, StateItem, decode_message, encode_message};
 
 /// Keys in a chunk: each takes at most about 200 bytes and 20 a replica, so that a chunk stays below the message limit.
 const CHUNK_BYTES: usize = MESSAGE_BYTES_MAX / 4;
@@ -39,18 +43,16 @@ impl Node {
     /// The table as messages, shard by shard; at least one, and the last one says so.
     pub fn state_chunks(&self, now: Now) -> impl Iterator<Item = Vec<u8>> + '_ {
         let links = self.links.lock();
-        let names: Vec<(Slot, ReplicaId)> = std::iter::once((Slot::OWN, self.config.replica.clone()))
-            .chain(links.peers.iter().map(|p| (p.slot, p.replica.clone())))
-            .collect();
+        let (replicas, slots) = names(&links);
+        let own_before = links.own_before();
+        // this node and its peers come first
+        let members = u16::try_from(1 + links.peers.len()).unwrap_or(u16::MAX);
         drop(links);
-        let replicas: Vec<(String, u64)> =
-            names.iter().map(|(_, r)| (r.node.as_ref().to_owned(), r.incarnation)).collect();
-        let slots: Vec<Slot> = names.iter().map(|(slot, _)| *slot).collect();
         let count = self.shards.len();
         (0..count).flat_map(move |i| {
             let mut items: Vec<StateItem> = Vec::new();
             for entry in self.shards[i].0.lock().entries() {
-                items.extend(state_item(entry, &slots, now));
+                items.extend(state_item(entry, &slots, own_before, now));
             }
             let mut chunks = Vec::new();
             // by size, not by number: a chunk of keys with many replicas is short
@@ -72,7 +74,7 @@ impl Node {
             let replicas = replicas.clone();
             chunks.into_iter().enumerate().map(move |(k, items)| {
                 let last = last && k + 1 == total;
-                encode_message(&Message::StateChunk { last, replicas: replicas.clone(), items })
+                encode_message(&Message::StateChunk { last, replicas: replicas.clone(), members, items })
             })
         })
     }
@@ -86,64 +88,77 @@ impl Node {
         match decode_message(bytes)? {
             Message::StateRequest => Ok(Told::WantsState),
             Message::StateChunk { .. } if !asked => Ok(Told::Unasked),
-            Message::StateChunk { last, replicas, items } => {
-                let slots = self.slots_of(&replicas);
+            Message::StateChunk { last, replicas, members, items } => {
+                let (slots, witness, own_before) = self.slots_of(&replicas, members.into(), now);
+                let from = Reporter { slots: &slots, witness, own_before };
                 let keys = items.len();
                 for item in items {
-                    self.adopt(&item, &slots, now);
+                    self.adopt(&item, from, now);
                 }
                 Ok(Told::State { last, keys })
             }
         }
     }
 
-    /// Whose counters the reporter's indexes mean here; `None` for replicas that are not known here.
-    fn slots_of(&self, replicas: &[(String, u64)]) -> Vec<Option<Slot>> {
-        let links = self.links.lock();
-        let slot = |(node, incarnation): &(String, u64)| {
-            let is = |r: &ReplicaId| *r.node == **node && r.incarnation == *incarnation;
-            if is(&self.config.replica) {
-                return Some(Slot::OWN);
-            }
-            links.peers.iter().find(|p| is(&p.replica)).map(|p| p.slot)
-        };
-        replicas.iter().map(slot).collect()
+    /// See [`Reporter`]; the reporter is the first of its replicas, and the first `members` are those that it counts. One
+    /// that was not met yet gets a slot all the same: what it tells when it is met is set against what the table has of it.
+    fn slots_of(
+        &self,
+        replicas: &[(String, u64)],
+        members: usize,
+        now: Now,
+    ) -> (Vec<Option<Slot>>, bool, Option<Slot>) {
+        let mut links = self.links.lock();
+        let named =
+            |(node, incarnation): &(String, u64)| ReplicaId { node: node.as_str().into(), incarnation: *incarnation };
+        let replicas: Vec<ReplicaId> = replicas.iter().map(named).collect();
+        for freed in links.learn_of(now.at, &replicas[..members.min(replicas.len())]) {
+            self.lose_slot(&mut links, freed, now);
+        }
+        self.publish(links.outlook(now.at));
+        let slots = replicas.iter().map(|replica| links.keep(replica, false, now.at)).collect();
+        let witness = replicas.first().is_some_and(|reporter| links.is_restored(reporter));
+        (slots, witness, links.own_before())
     }
 
-    fn adopt(&self, item: &StateItem, slots: &[Option<Slot>], now: Now) {
+    fn adopt(&self, item: &StateItem, from: Reporter<'_>, now: Now) {
         let key = KeyId::from_bytes(item.key);
         let mut shard = self.shard(key).lock();
         let Some(rule) = shard.catalog.described(&item.describe) else { return };
-        if rule.algorithm().windowed() != item.window.is_some() {
-            return;
-        }
+        let Some(mut reported) = Meter::of(item.used.into(), &rule, now) else { return };
         let totals = shard.totals();
-        shard.adopt(key, rule, now).adopt(item, slots, now, totals);
+        let entry = shard.adopt(key, Arc::clone(&rule), now);
+        // a key that is known here may meet another rule
+        if *entry.rule != *rule {
+            reported.rescale(&rule, &entry.rule, now);
+        }
+        entry.adopt(reported, &item.counts, from, now, totals);
     }
 }
 
+/// Every replica that counts may name, for the wire and as it is called here; this node comes first.
+pub(super) fn names(links: &Links) -> (Vec<(String, u64)>, Vec<Slot>) {
+    links.replicas().map(|(r, slot)| ((r.node.as_ref().to_owned(), r.incarnation), slot)).unzip()
+}
+
 /// What there is to report of a key; nothing of a full one.
-fn state_item(entry: &Entry, slots: &[Slot], now: Now) -> Option<StateItem> {
+fn state_item(entry: &Entry, slots: &[Slot], own_before: Option<Slot>, now: Now) -> Option<StateItem> {
     let mut entry = entry.clone();
     entry.roll(now);
-    let (used, previous) = entry.meter.used_by_window(&entry.rule, now);
+    let used = entry.meter.keep(&entry.rule, now);
     let counts = slots.iter().enumerate().filter_map(|(i, slot)| {
         let news = entry.news.as_ref()?;
         let (granted, refunded) = match *slot {
             Slot::OWN => (news.granted, news.refunded),
             slot => (news.counts.granted(slot), news.counts.refunded(slot)),
         };
-        (granted > 0).then(|| (u16::try_from(i).unwrap_or(u16::MAX), granted, refunded))
+        let unheard = if own_before == Some(*slot) { news.unheard_before.min(granted) } else { 0 };
+        let replica = u16::try_from(i).unwrap_or(u16::MAX);
+        (granted > 0).then_some(StateCount { replica, granted, refunded, unheard })
     });
     let counts: Vec<_> = counts.collect();
-    if used == 0 && previous == 0 && counts.is_empty() {
+    if used.is_full() && counts.is_empty() {
         return None;
     }
-    Some(StateItem {
-        key: entry.key.to_bytes(),
-        describe: describe_rule(&entry.rule),
-        used,
-        window: entry.meter.window().map(|w| (w, previous)),
-        counts,
-    })
+    Some(StateItem { key: entry.key.to_bytes(), describe: describe_rule(&entry.rule), used: used.into(), counts })
 }

@@ -4,7 +4,8 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use spillgate_core::wire::{
-    Ack, Describe, EXTENSIONS_MAX, Frame, Header, Message, Refunds, StateItem, UNKNOWN_MAX, UPDATES_MAX, Update,
+    Ack, Describe, EXTENSIONS_MAX, Frame, Header, Message, Refunds, StateCount, StateItem, UNKNOWN_MAX, UPDATES_MAX,
+    Update, Used,
 };
 
 /// Largest count that an honest replica may tell.
@@ -33,15 +34,17 @@ pub fn update() -> impl Strategy<Value = Update> {
         option::of(refunds),
         option::of(any::<u64>()),
         prop_oneof![Just(0f32), 0f32..1e9, Just(f32::MAX)],
+        option::of(any::<u64>()),
         option::weighted(0.1, describe()),
     )
-        .prop_map(|(key, (granted, f), refunds, window, demand, describe)| Update {
+        .prop_map(|(key, (granted, f), refunds, window, demand, released, describe)| Update {
             key,
             granted,
             fresh: f % (granted + 1),
             refunds,
             window,
             demand,
+            released,
             describe,
         })
 }
@@ -72,13 +75,31 @@ pub fn frame() -> impl Strategy<Value = Frame> {
 }
 
 pub fn state_item() -> impl Strategy<Value = StateItem> {
-    let counts = vec((any::<u16>(), 1..=COUNT_MAX, 0..=COUNT_MAX), 0..5);
-    (any::<[u8; 16]>(), describe(), 0..=COUNT_MAX, option::of((any::<u64>(), 0..=COUNT_MAX)), counts)
-        .prop_map(|(key, describe, used, window, counts)| StateItem { key, describe, used, window, counts })
+    let count = (any::<u16>(), 1..=COUNT_MAX, 0..=COUNT_MAX, any::<u64>());
+    let counts = vec(
+        count.prop_map(|(replica, granted, refunded, n)| StateCount {
+            replica,
+            granted,
+            refunded,
+            unheard: n % granted,
+        }),
+        0..5,
+    );
+    let used = prop_oneof![
+        any::<u64>().prop_map(Used::Bucket),
+        (any::<u64>(), 0..=COUNT_MAX, 0..=COUNT_MAX)
+            .prop_map(|(number, used, previous)| Used::Window(number, used, previous)),
+    ];
+    (any::<[u8; 16]>(), describe(), used, counts).prop_map(|(key, describe, used, counts)| StateItem {
+        key,
+        describe,
+        used,
+        counts,
+    })
 }
 
 pub fn message() -> impl Strategy<Value = Message> {
-    let chunk = (any::<bool>(), vec(("[a-z]{0,9}", any::<u64>()), 0..5), vec(state_item(), 0..30))
-        .prop_map(|(last, replicas, items)| Message::StateChunk { last, replicas, items });
+    let chunk = (any::<bool>(), vec(("[a-z]{0,9}", any::<u64>()), 0..5), any::<u16>(), vec(state_item(), 0..30))
+        .prop_map(|(last, replicas, members, items)| Message::StateChunk { last, replicas, members, items });
     prop_oneof![1 => Just(Message::StateRequest), 9 => chunk]
 }

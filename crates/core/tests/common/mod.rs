@@ -120,6 +120,11 @@ impl Cluster {
 
     /// (Re)starts node `i` as a new incarnation; all that run meet it.
     pub fn start(&mut self, i: usize) {
+        self.start_from(i, &[]);
+    }
+
+    /// The same, from a snapshot of an earlier run.
+    pub fn start_from(&mut self, i: usize, slices: &[Vec<u8>]) {
         self.incarnations += 1;
         let pace = Pace { interval: Nanos(10 * MS), stale_after: Nanos(200 * MS), forget_after: Nanos::from_secs(60) };
         let config = NodeConfig {
@@ -130,13 +135,40 @@ impl Cluster {
             clustered: self.nodes.len() > 1 || i > 0,
             pace,
         };
-        self.nodes[i] = Some(Node::new(config, self.limits.clone()));
+        let node = Node::new(config, self.limits.clone());
+        for slice in slices {
+            node.restore(slice, self.present()).expect("a slice");
+        }
+        self.nodes[i] = Some(node);
         let phase = self.random.below(10 * MS);
         self.schedule(self.now + phase, Event::Tick(i));
         for j in 0..self.nodes.len() {
             if i != j && self.nodes[j].is_some() {
                 self.introduce(i, j);
             }
+        }
+    }
+
+    /// Node `i`'s table, as it is kept over a restart.
+    pub fn snapshot(&self, i: usize) -> Vec<Vec<u8>> {
+        let mut slices = self.node(i).slices();
+        std::iter::from_fn(|| slices.next(self.present())).collect()
+    }
+
+    /// Node `to` asks `from` for its table.
+    pub fn bring(&self, from: usize, to: usize) {
+        self.take(to, &self.table(from));
+    }
+
+    /// What node `i` brings to those who ask.
+    pub fn table(&self, i: usize) -> Vec<Vec<u8>> {
+        self.node(i).state_chunks(self.present()).collect()
+    }
+
+    /// Node `to` takes in a table that it asked for.
+    pub fn take(&self, to: usize, table: &[Vec<u8>]) {
+        for chunk in table {
+            self.node(to).handle_message(chunk, true, self.present()).expect("a chunk");
         }
     }
 
@@ -149,7 +181,8 @@ impl Cluster {
         self.paused = Some((i, self.now + millis * MS));
     }
 
-    fn introduce(&self, i: usize, j: usize) {
+    /// Both call each other up.
+    pub fn introduce(&self, i: usize, j: usize) {
         let (a, b) = (self.node(i), self.node(j));
         a.peer_up(b.replica(), self.present());
         b.peer_up(a.replica(), self.present());

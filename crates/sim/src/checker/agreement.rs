@@ -43,7 +43,7 @@ impl<'s> Agreement<'s> {
 
     fn compare(&mut self) {
         for (node, of, granted) in std::mem::take(&mut self.heard) {
-            if let Some(own) = self.own.get(&of).filter(|own| **own != granted) {
+            if let Some(own) = self.own.get(&of).filter(|own| **own != granted && **own > 0) {
                 let name = self.ground.scenario.nodes.name(node);
                 let what = format!(
                     "{name} knows of {granted} granted by {}, who counts {own}, though nothing has happened for {}",

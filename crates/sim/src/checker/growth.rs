@@ -6,7 +6,7 @@
 //! twice, or a count under a wrong replica breaks the second; a merge that takes the last word breaks the first. Of the
 //! watched keys, at the first [`NODES_MAX`] nodes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use spillgate_core::time::Nanos;
 use spillgate_core::view::ReplicaId;
@@ -30,13 +30,15 @@ pub(super) struct Growth<'s> {
     at: Nanos,
     own: BTreeMap<Of, Counts>,
     heard: Vec<(Endpoint, Of, Counts)>,
+    /// Nodes without room for all keys: what one evicted it may learn again from a frame that was late.
+    evicting: BTreeSet<Endpoint>,
     found: Option<Finding>,
 }
 
 impl<'s> Growth<'s> {
     pub fn new(scenario: &'s Scenario) -> Self {
         let (known, own) = (BTreeMap::new(), BTreeMap::new());
-        Self { scenario, known, at: Nanos::ZERO, own, heard: Vec::new(), found: None }
+        Self { scenario, known, at: Nanos::ZERO, own, heard: Vec::new(), evicting: BTreeSet::new(), found: None }
     }
 
     fn find(&mut self, limit: LimitIndex, key: KeyIndex, what: String) {
@@ -49,7 +51,8 @@ impl<'s> Growth<'s> {
     fn compare(&mut self) {
         for (node, of, (granted, refunded)) in std::mem::take(&mut self.heard) {
             let Some((own_granted, own_refunded)) = self.own.get(&of).copied() else { continue };
-            if granted > own_granted || refunded > own_refunded {
+            // 0: it has forgotten what it counted before, and has counted nothing since
+            if own_granted > 0 && (granted > own_granted || refunded > own_refunded) {
                 let (name, replica) = (self.scenario.nodes.name(node), &of.2);
                 let what = format!(
                     "{name} knows of {granted} granted and {refunded} refunded by {replica}, who counts {own_granted} and {own_refunded}"
@@ -67,8 +70,13 @@ impl Checker for Growth<'_> {
     }
 
     fn observe(&mut self, seen: &Observation<'_>) {
+        if let Observation::Table { node, evictions, .. } = *seen
+            && evictions > 0
+        {
+            self.evicting.insert(node);
+        }
         let Observation::Known { at, node, limit, key, explanation: Some(explanation) } = *seen else { return };
-        if node >= NODES_MAX {
+        if node >= NODES_MAX || self.evicting.contains(&node) {
             return;
         }
         if at != self.at {

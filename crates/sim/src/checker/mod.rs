@@ -74,7 +74,7 @@ pub trait Checker {
     /// Its name in reports.
     fn name(&self) -> &'static str;
 
-    /// Sees what happens.
+    /// Sees what happens, but messages, requests before they are decided, and refusals other than to a probe.
     fn observe(&mut self, seen: &Observation<'_>);
 
     /// The run is over: what was wrong, if anything was.

@@ -59,10 +59,10 @@ impl<const HOW: u8> Strategy for Broken<HOW> {
     }
 
     fn deliver(&mut self, world: &mut World<'_, Word>, from: Endpoint, to: Endpoint, word: &Word) {
-        let Word::Frame(incarnation, bytes) = word else { return self.0.deliver(world, from, to, word) };
+        let Word::Frame(incarnation, run, bytes) = word else { return self.0.deliver(world, from, to, word) };
         let mut frame = decode_frame(bytes).expect("the core's own frames are well-formed");
         Self::tamper(from, self.0.frames_sent(world, to, from), &mut frame);
-        self.0.deliver(world, from, to, &Word::Frame(*incarnation, encode_frame(&frame)));
+        self.0.deliver(world, from, to, &Word::Frame(*incarnation, *run, encode_frame(&frame)));
     }
 
     fn timer(&mut self, world: &mut World<'_, Word>, node: Endpoint, token: u64) {

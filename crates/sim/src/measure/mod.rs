@@ -197,6 +197,11 @@ impl<'s> Measure<'s> {
         slice.overshoot = slice.overshoot.max(over);
         let limit = &mut self.measures.limits[request.limit];
         limit.admitted += request.cost;
+        let second = (at.0 / Nanos::SECOND.0) as usize;
+        if limit.by_second.len() <= second {
+            limit.by_second.resize(second + 1, 0);
+        }
+        limit.by_second[second] += request.cost;
         if over > limit.overshoot {
             limit.overshoot = over;
             limit.worst_key = Some(self.scenario.keys.text(request.key).to_owned());

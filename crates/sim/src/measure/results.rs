@@ -114,6 +114,9 @@ pub struct LimitMeasures {
     pub bound_exceeded: f64,
     /// Its keys by what was asked of each: below the rate, and at or above it.
     pub classes: Vec<KeyClass>,
+    /// Tokens admitted in each whole second since the start of the workload.
+    #[serde(default)]
+    pub by_second: Vec<u64>,
     /// Over time.
     pub slices: Vec<Slice>,
 }
@@ -197,6 +200,7 @@ impl Measures {
     pub fn without_plots(mut self) -> Self {
         for limit in &mut self.limits {
             limit.slices = Vec::new();
+            limit.by_second = Vec::new();
         }
         self.convergence.bars = Vec::new();
         self.waits.bars = Vec::new();

@@ -3,10 +3,10 @@
 
 use std::fmt::Write as _;
 
-use super::plot::{Line, Shade, bars, escape, histogram, over_time};
+use super::over_time::over_the_run;
+use super::plot::{bars, escape, histogram};
 use super::words::{sentence, short};
 use super::{refusals, value};
-use crate::measure::LimitMeasures;
 use crate::run::RunResult;
 
 const STYLE: &str = include_str!("style.css");
@@ -19,19 +19,24 @@ const LIMITS_MAX: usize = 4;
 /// A page about these runs, complete in itself.
 #[must_use]
 pub fn html(results: &[RunResult]) -> String {
-    let mut names: Vec<&str> = results.iter().map(|r| r.scenario.as_str()).collect();
-    names.dedup();
+    let scenarios: Vec<&[RunResult]> = results.chunk_by(|a, b| a.scenario == b.scenario).collect();
+    let names: Vec<&str> = scenarios.iter().map(|runs| runs[0].scenario.as_str()).collect();
     let title = escape(&format!("spillgate simulate: {}", names.join(", ")));
     let mut out = format!(
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" \
          content=\"width=device-width\"><title>{title}</title><link rel=\"icon\" href=\"data:,\">\
          <style>{STYLE}</style></head><body><h1>{title}</h1>"
     );
-    table(&mut out, results);
+    table(&mut out, &scenarios);
     violations(&mut out, results);
-    compared(&mut out, results);
-    for result in results.iter().take(PLOTTED_MAX) {
-        run(&mut out, result);
+    let mut left = PLOTTED_MAX;
+    for runs in scenarios {
+        let plotted = &runs[..runs.len().min(left)];
+        left -= plotted.len();
+        if !plotted.is_empty() {
+            compared(&mut out, plotted);
+            plotted.iter().for_each(|result| run(&mut out, result));
+        }
     }
     if results.len() > PLOTTED_MAX {
         let _ = write!(out, "<p class=\"key\">Plots of the first {PLOTTED_MAX} of {} runs.</p>", results.len());
@@ -40,25 +45,60 @@ pub fn html(results: &[RunResult]) -> String {
     out
 }
 
-fn title(result: &RunResult) -> String {
-    escape(&format!("{}, {}, seed {}", result.strategy, result.scenario, result.seed))
+/// Heads of the table, the measure under each, and whether the sentence has it already: narrow windows leave it there.
+const COLUMNS: [(&str, &str, bool); 5] = [
+    ("overshoot, tokens", "overshoot", true),
+    ("overshoot, % of capacity", "overshoot_percent", true),
+    ("utilisation, %", "utilisation_percent", true),
+    ("convergence p99, ms", "convergence_p99_ms", false),
+    ("bytes/s per node", "bytes_per_node_second", false),
+];
+
+fn table(out: &mut String, scenarios: &[&[RunResult]]) {
+    let heads: String = COLUMNS.iter().map(|(head, ..)| format!("<th>{head}</th>")).collect();
+    let columns = COLUMNS.len() + 3;
+    let _ = write!(
+        out,
+        "<div class=\"scroll\"><table><thead><tr><th class=\"words\">what happened</th><th>seed</th>{heads}\
+         <th class=\"words\">refused</th></tr></thead>"
+    );
+    for runs in scenarios {
+        let (name, question) = (escape(&runs[0].scenario), escape(&runs[0].question));
+        let _ = write!(
+            out,
+            "<tbody><tr class=\"scenario\"><th class=\"words\" colspan=\"{columns}\">{name}<small>{question}</small></th></tr>"
+        );
+        runs.iter().for_each(|result| row(out, result));
+        out.push_str("</tbody>");
+    }
+    out.push_str("</table></div>");
 }
 
-fn table(out: &mut String, results: &[RunResult]) {
-    out.push_str(
-        "<div class=\"scroll\"><table><thead><tr><th>What happened</th><th>seed</th><th>overshoot, tokens</th>\
-         <th>% of capacity</th><th>utilisation, %</th><th>convergence p99, ms</th><th>bytes per node and s</th>\
-         <th>refused</th></tr></thead><tbody>",
+fn row(out: &mut String, result: &RunResult) {
+    let spread = |name: &str| name.starts_with("convergence") && result.measures.convergence.count == 0;
+    let cells = COLUMNS.map(|(head, name, said)| {
+        // where nothing is ever confirmed there is no time that it takes
+        let text = if spread(name) { "–".to_owned() } else { short(value(&result.measures, name)) };
+        let class = if said { " class=\"said\"" } else { "" };
+        format!("<td{class} data-head=\"{head}\">{text}</td>")
+    });
+    let (words, refused) = (told(result), escape(&refusals(&result.measures)));
+    let (seed, cells) = (result.seed, cells.concat());
+    let _ = write!(
+        out,
+        "<tr><td class=\"words\">{words}</td><td data-head=\"seed\">{seed}</td>{cells}\
+         <td class=\"words small\" data-head=\"refused\">{refused}</td></tr>"
     );
-    for result in results {
-        let cells =
-            ["overshoot", "overshoot_percent", "utilisation_percent", "convergence_p99_ms", "bytes_per_node_second"]
-                .map(|name| format!("<td>{}</td>", short(value(&result.measures, name))));
-        let (words, refused) = (escape(&sentence(result)), escape(&refusals(&result.measures)));
-        let (seed, cells) = (result.seed, cells.concat());
-        let _ = write!(out, "<tr><td class=\"words\">{words}</td><td>{seed}</td>{cells}<td>{refused}</td></tr>");
+}
+
+/// The sentence, with the strategy's name set off.
+fn told(result: &RunResult) -> String {
+    let sentence = escape(&sentence(result));
+    let name = escape(&result.strategy);
+    match sentence.strip_prefix(&name) {
+        Some(rest) => format!("<b>{name}</b>{rest}"),
+        None => sentence,
     }
-    out.push_str("</tbody></table></div>");
 }
 
 fn violations(out: &mut String, results: &[RunResult]) {
@@ -76,91 +116,45 @@ fn violations(out: &mut String, results: &[RunResult]) {
 /// A plot's heading, measure, unit and class.
 const COMPARED: [(&str, &str, &str, &str); 3] = [
     ("Overshoot at worst", "overshoot", "tokens", "overbar"),
-    ("Utilisation: admitted, of what one central bucket would have", "utilisation_percent", "%", "bar"),
+    ("Admitted, of what one central bucket would have", "utilisation_percent", "%", "bar"),
     ("Traffic per node", "bytes_per_node_second", "bytes/s", "bar"),
 ];
 
-fn compared(out: &mut String, results: &[RunResult]) {
-    out.push_str("<h2>Side by side</h2>");
-    let seeds = results.iter().any(|r| r.seed != results[0].seed);
-    let shown = &results[..results.len().min(PLOTTED_MAX)];
+/// The runs of one scenario side by side.
+fn compared(out: &mut String, runs: &[RunResult]) {
+    let name = escape(&runs[0].scenario);
+    let _ = write!(out, "<h2>{name}: side by side</h2><div class=\"plots\">");
+    let seeds = runs.iter().any(|r| r.seed != runs[0].seed);
     for (heading, name, unit, class) in COMPARED {
         let label = |r: &RunResult| if seeds { format!("{}, {}", r.strategy, r.seed) } else { r.strategy.clone() };
-        let values: Vec<(String, f64)> = shown.iter().map(|r| (label(r), value(&r.measures, name))).collect();
-        let _ = write!(out, "<h3>{heading}</h3><div class=\"scroll\">{}</div>", bars(heading, unit, class, &values));
+        let values: Vec<(String, f64)> = runs.iter().map(|r| (label(r), value(&r.measures, name))).collect();
+        figure(out, heading, "", &bars(heading, unit, class, &values));
     }
+    out.push_str("</div>");
+}
+
+/// A plot under its heading and its key, which are HTML.
+pub(super) fn figure(out: &mut String, heading: &str, key: &str, plot: &str) {
+    let _ = write!(out, "<figure><figcaption><h3>{heading}</h3>");
+    if !key.is_empty() {
+        let _ = write!(out, "<p class=\"key\">{key}</p>");
+    }
+    let _ = write!(out, "</figcaption>{plot}</figure>");
 }
 
 fn run(out: &mut String, result: &RunResult) {
-    let _ = write!(out, "<h2>{}</h2><p>{}</p>", title(result), escape(&sentence(result)));
+    let (strategy, scenario) = (escape(&result.strategy), escape(&result.scenario));
+    let _ = write!(out, "<h2>{strategy}<small>{scenario}, seed {}</small></h2><p>{}</p>", result.seed, told(result));
+    out.push_str("<div class=\"plots\">");
     for limit in result.measures.limits.iter().take(LIMITS_MAX) {
         over_the_run(out, result, limit);
     }
     let spread = &result.measures.convergence;
     if spread.count > 0 {
         let (median, p99, max) = (short(spread.median_ms), short(spread.p99_ms), short(spread.max_ms));
-        let plot =
-            histogram("Convergence", "up to so many ms from a charge to its being confirmed by all", &spread.bars);
-        let _ = write!(
-            out,
-            "<h3>Convergence</h3><p class=\"key\">median {median} ms, p99 {p99} ms, longest {max} ms</p>\
-             <div class=\"scroll\">{plot}</div>"
-        );
+        let key =
+            format!("from a charge to its being confirmed by all: median {median} ms, p99 {p99} ms, longest {max} ms");
+        figure(out, "Convergence", &key, &histogram("Convergence", "up to so many ms", "charges", &spread.bars));
     }
-}
-
-fn over_the_run(out: &mut String, result: &RunResult, limit: &LimitMeasures) {
-    let slice = result.measures.slice_ms / 1000.0;
-    if limit.slices.is_empty() || slice <= 0.0 {
-        return;
-    }
-    let end = slice * limit.slices.len() as f64;
-    let line = |class, of: &dyn Fn(&crate::measure::Slice) -> f64, filled| {
-        let points = limit.slices.iter().enumerate();
-        let points = points.map(|(n, s)| ((n as f64 + 0.5) * slice, of(s))).collect();
-        Line { class, points, filled }
-    };
-    let span = |s| Shade { from: s_from(s), until: s_until(s), label: &s.label };
-    let shades: Vec<Shade<'_>> = result.measures.spans.iter().map(span).collect();
-    let flat = |class, value: f64| Line { class, points: vec![(0.0, value), (end, value)], filled: false };
-    let mut rates = vec![
-        line("offered", &|s| s.offered as f64 / slice, false),
-        line("central", &|s| s.central as f64 / slice, false),
-        line("admitted", &|s| s.admitted as f64 / slice, false),
-    ];
-    // with many keys the limit of one is no line to hold their sum against
-    let keys: u64 = limit.classes.iter().map(|c| c.keys).sum();
-    let one = keys == 1;
-    if one {
-        rates.push(flat("limit", limit.rate));
-    }
-    let name = escape(&limit.name);
-    let (rate, drawn) = (short(limit.rate), if one { "<i class=\"l\"></i>limit" } else { "" });
-    let faults = if shades.is_empty() { "" } else { "<i class=\"f\"></i>something is broken" };
-    let plot = over_time(&format!("Tokens a second under {}", limit.name), "tokens/s", end, &rates, &shades);
-    let _ = write!(
-        out,
-        "<h3>{name}: tokens a second</h3><p class=\"key\">rate {rate}/s, capacity {}, {keys} key(s)<i class=\"a\"></i>admitted\
-         <i class=\"o\"></i>offered<i class=\"c\"></i>one central bucket{drawn}{faults}</p><div class=\"scroll\">{plot}</div>",
-        limit.capacity
-    );
-    let mut over = vec![line("over", &|s| s.overshoot, true)];
-    if limit.bound_max > 0.0 {
-        over.push(line("bound", &|s| s.bound, false));
-    }
-    let plot = over_time(&format!("Tokens over the limit {}", limit.name), "tokens over", end, &over, &shades);
-    let stated = if limit.bound_max > 0.0 { "<i class=\"l\"></i>the most that nodes state" } else { "" };
-    let _ = write!(
-        out,
-        "<h3>{name}: beyond the limit</h3><p class=\"key\"><i class=\"v\"></i>the key that is furthest over{stated}{faults}</p>\
-         <div class=\"scroll\">{plot}</div>"
-    );
-}
-
-const fn s_from(span: &crate::measure::Span) -> f64 {
-    span.from_ms / 1000.0
-}
-
-const fn s_until(span: &crate::measure::Span) -> f64 {
-    span.until_ms / 1000.0
+    out.push_str("</div>");
 }

@@ -3,7 +3,10 @@
 
 mod compare;
 mod html;
+mod over_time;
 mod plot;
+mod rivals;
+pub mod tables;
 mod words;
 
 use std::fmt::Write as _;
@@ -13,6 +16,7 @@ use crate::run::RunResult;
 
 pub use compare::compare;
 pub use html::html;
+pub use rivals::{OURS, Rival, rivals};
 
 /// Columns of the terminal's table: head, measure, unit and decimals.
 const COLUMNS: [(&str, &str, usize); 6] = [
@@ -24,24 +28,26 @@ const COLUMNS: [(&str, &str, usize); 6] = [
     ("B/node/s", "bytes_per_node_second", 0),
 ];
 
-/// A table for the terminal: one line a run, under a line for each scenario, and every violation below.
+/// A table for the terminal: under a line for each scenario one line a run, and who outdoes spillgate in it; every
+/// violation below.
 #[must_use]
 pub fn terminal(results: &[RunResult]) -> String {
     let mut out = String::new();
     let width = results.iter().map(|r| r.strategy.len()).max().unwrap_or(0).max(8);
-    let mut scenario = None;
-    for result in results {
-        if scenario != Some(&result.scenario) {
-            scenario = Some(&result.scenario);
-            let heads = COLUMNS.map(|(head, ..)| format!("{head:>11}")).join("  ");
-            let _ = writeln!(out, "{}\n  {:width$}  seed  {heads}  refused", result.scenario, "strategy");
+    for results in results.chunk_by(|a, b| a.scenario == b.scenario) {
+        let heads = COLUMNS.map(|(head, ..)| format!("{head:>11}")).join("  ");
+        let _ = writeln!(out, "{}\n  {:width$}  seed  {heads}  refused", results[0].scenario, "strategy");
+        for result in results {
+            let values = COLUMNS.map(|(_, name, digits)| format!("{:>11.digits$}", value(&result.measures, name)));
+            let (values, refused) = (values.join("  "), refusals(&result.measures));
+            let _ = writeln!(out, "  {:width$}  {:>4}  {values}  {refused}", result.strategy, result.seed);
         }
-        let values = COLUMNS.map(|(_, name, digits)| format!("{:>11.digits$}", value(&result.measures, name)));
-        let (values, refused) = (values.join("  "), refusals(&result.measures));
-        let _ = writeln!(out, "  {:width$}  {:>4}  {values}  {refused}", result.strategy, result.seed);
+        results.chunk_by(|a, b| a.seed == b.seed).for_each(|seed| out.push_str(&rivals::sentence(seed)));
     }
-    for violation in results.iter().flat_map(|r| &r.violations) {
-        let _ = writeln!(out, "VIOLATION {violation}");
+    for result in results {
+        for violation in &result.violations {
+            let _ = writeln!(out, "VIOLATION {}: {}, {violation}", result.scenario, result.strategy);
+        }
     }
     out
 }

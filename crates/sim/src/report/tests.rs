@@ -8,6 +8,7 @@ use crate::strategy;
 
 fn results() -> Vec<RunResult> {
     let text = "
+question = 'What <now>?'
 duration = '3s'
 [nodes]
 count = 4
@@ -41,7 +42,33 @@ fn the_table_has_a_line_a_run_and_every_violation() {
     let lines: Vec<&str> = text.lines().collect();
     assert!(lines[0] == "split <&>" && lines[1].contains("over tokens"), "{text}");
     assert!(lines[2].starts_with("  oracle") && lines[4].contains("unconfirmed"), "{text}");
-    assert!(lines[5].contains("seed 1 at 1.500000 s, key api/k: 3 over") && lines[6].contains("replay:"), "{text}");
+    assert!(lines[5].starts_with("  nobody goes over by less and admits more than strict"), "{text}");
+    assert!(lines[6].contains("strict, promise: seed 1 at 1.500000 s, key api/k: 3 over"), "{text}");
+    assert!(lines[7].contains("replay:"), "{text}");
+}
+
+#[test]
+fn who_goes_over_by_no_more_and_admits_more_is_named() {
+    let mut all = results();
+    let who = |all: &[RunResult]| -> Vec<(String, bool)> {
+        rivals(all).map(|rival| (rival.other.strategy.clone(), rival.less_over)).collect()
+    };
+    // the oracle is no real system, gossip is ours
+    assert_eq!(who(&all), []);
+    let mut other = all[0].clone();
+    other.strategy = "central".into();
+    all.push(other);
+    assert_eq!(who(&all), [("central".to_owned(), false)]);
+    assert!(terminal(&all).contains("as little over and more admitted: central\n"));
+    all[2].measures.limits[0].overshoot = 2.0;
+    assert_eq!(who(&all), [("central".to_owned(), true)]);
+    assert!(terminal(&all).contains("  OUTDONE strict: less over and more admitted: central\n"));
+    // of another seed, or no more admitted
+    all[3].seed = 2;
+    assert_eq!(who(&all), []);
+    all[3].seed = 1;
+    all[3].measures.admitted = all[2].measures.admitted;
+    assert_eq!(who(&all), []);
 }
 
 #[test]
@@ -75,19 +102,22 @@ fn a_comparison_says_what_changed_in_words() {
 fn the_page_is_complete_in_itself_and_escapes_names() {
     let all = results();
     let page = html(&all);
-    for outside in ["http://", "https://", "<script", "@import", "url(", "split <&>"] {
+    for outside in ["http://", "https://", "<script", "@import", "url(", "split <&>", "<now>"] {
         assert!(!page.contains(outside), "{outside}");
     }
-    assert!(page.contains("split &lt;&amp;&gt;") && page.contains("prefers-color-scheme:dark"));
-    // three bars side by side, two plots a run, convergence of those that gossip
-    assert_eq!(page.matches("<svg").count(), 3 + 2 * 3 + 2);
+    assert!(
+        page.contains("split &lt;&amp;&gt;")
+            && page.contains("What &lt;now&gt;?")
+            && page.contains("prefers-color-scheme:dark")
+    );
+    // three bars side by side, the rates of each run, gossip beyond the limit, convergence of those that gossip
+    assert_eq!(page.matches("<svg").count(), 3 + 3 + 1 + 2);
     assert_eq!(page.matches("<svg").count(), page.matches("</svg>").count());
-    assert!(page.matches("class=\"fault\"").count() == 6 && page.matches("class=\"limit\"").count() == 3);
-    assert!(page.contains("strict never went over the limit") && page.contains("gossip went over by"), "{page}");
-    // for looking at it in a browser
-    if let Ok(path) = std::env::var("SPILLGATE_REPORT_TO") {
-        std::fs::write(path, page).expect("a place that can be written to");
-    }
+    assert!(page.matches("class=\"fault\"").count() == 4 && page.matches("class=\"limit\"").count() == 3);
+    assert!(
+        page.contains("<b>strict</b> never went over the limit") && page.contains("<b>gossip</b> went over by"),
+        "{page}"
+    );
 }
 
 #[test]

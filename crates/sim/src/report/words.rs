@@ -36,7 +36,7 @@ pub(super) fn sentence(result: &RunResult) -> String {
 /// A number with about three digits.
 pub(super) fn short(value: f64) -> String {
     let digits = match value.abs() {
-        v if v >= 100.0 || v == v.trunc() => 0,
+        v if v >= 100.0 || v == v.trunc() || v < 0.00005 => 0,
         v if v >= 10.0 => 1,
         v if v >= 0.1 => 2,
         _ => 4,

@@ -18,6 +18,7 @@ mod keys;
 mod limits;
 mod links;
 mod nodes;
+mod published;
 mod reader;
 mod requests;
 mod swarm;
@@ -34,11 +35,13 @@ pub use keys::{KeyIndex, Keys};
 pub use limits::{LimitIndex, ScenarioLimit, limits_with};
 pub use links::{LinkRule, Membership, Network, Profile, Spread as Latency};
 pub use nodes::{Endpoint, NodeSpec, Nodes, STORE};
+pub use published::{Figure, Published};
 pub use reader::{Problem, Problems};
 pub use requests::{Arrivals, Cost, KeyChoice, NodeChoice, Phases, Retry, Shape, TraceRow, Workload};
 
 use crate::strategy::{self, Registered};
 use crate::swarm::Swarm;
+use crate::trace::TraceHash;
 use reader::{Document, Table};
 
 /// The longest that anything in a scenario lasts.
@@ -56,6 +59,8 @@ const WATCHED_MAX: usize = 4;
 pub struct Scenario {
     /// Its name: the file's, without the ending.
     pub name: String,
+    /// Its text in short, without comments and claims: equal where the same is run.
+    pub fingerprint: u64,
     /// Which question it asks, in a sentence; may be empty.
     pub question: String,
     /// The seed of a run for which none is named.
@@ -88,6 +93,8 @@ pub struct Scenario {
     pub strategies: Vec<&'static Registered>,
     /// What is claimed of the outcome.
     pub expects: Vec<Expect>,
+    /// What others reported of the same set-up.
+    pub published: Option<Published>,
     /// Each seed has a scenario of its own, drawn from this; the rest is as drawn for [`Scenario::seed`].
     pub swarm: Option<Swarm>,
 }
@@ -131,6 +138,7 @@ impl Scenario {
     pub fn parse(name: &str, text: &str, read: &ReadFile<'_>) -> Result<Self, Vec<Problem>> {
         let document = Document::new(text);
         let scenario = document.parse().and_then(|values| read_scenario(name, &document.root(&values), read));
+        let scenario = scenario.map(|scenario| Self { fingerprint: fingerprint(text), ..scenario });
         let problems = document.into_problems();
         match scenario {
             Some(scenario) if problems.is_empty() => Ok(scenario),
@@ -219,9 +227,11 @@ fn read_scenario(name: &str, root: &Table<'_>, read: &ReadFile<'_>) -> Option<Sc
     let events = events::read_events(root, &nodes, &network);
     let strategies = read_strategies(root, "strategies").unwrap_or_else(|| strategy::ALL.iter().collect());
     let expects = expect::read_expects(root, &strategies, &limits);
+    let published = published::read_published(root, duration, &strategies);
     root.close();
     Some(Scenario {
         name: name.to_owned(),
+        fingerprint: 0,
         question,
         seed,
         seeds,
@@ -238,8 +248,22 @@ fn read_scenario(name: &str, root: &Table<'_>, read: &ReadFile<'_>) -> Option<Sc
         events,
         strategies,
         expects,
+        published,
         swarm: None,
     })
+}
+
+/// What [`Scenario::fingerprint`] says.
+fn fingerprint(text: &str) -> u64 {
+    let mut claims = false;
+    let mut hash = TraceHash::default();
+    for line in text.lines().map(str::trim) {
+        claims = if line.starts_with('[') { line.starts_with("[[expect]]") } else { claims };
+        if !claims && !line.starts_with('#') {
+            line.bytes().for_each(|byte| hash.word(u64::from(byte)));
+        }
+    }
+    hash.value()
 }
 
 /// A duration of at most a week.

@@ -83,8 +83,23 @@ struct KeyState<D> {
     arrived: u64,
     /// Smoothed arrival rate.
     own: f64,
-    /// By member, this node included.
-    said: BTreeMap<Endpoint, ((u64, u64), f64)>,
+    said: Said,
+}
+
+/// What members said last of a key, by member, this node included. There are few, and they are looked up for every
+/// estimate of every message: a sorted list is quicker than a map.
+#[derive(Debug, Default)]
+struct Said(Vec<(Endpoint, (u64, u64), f64)>);
+
+impl Said {
+    /// Takes in what is newer than what is known.
+    fn hear(&mut self, member: Endpoint, version: (u64, u64), value: f64) {
+        match self.0.binary_search_by_key(&member, |said| said.0) {
+            Ok(place) if self.0[place].1 < version => self.0[place] = (member, version, value),
+            Ok(_) => {}
+            Err(place) => self.0.insert(place, (member, version, value)),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -115,7 +130,7 @@ impl<D> Process<D> {
 
 impl<D: Design> KeyState<D> {
     fn new(view: View) -> Self {
-        Self { design: D::new(view), arrived: 0, own: 0.0, said: BTreeMap::new() }
+        Self { design: D::new(view), arrived: 0, own: 0.0, said: Said::default() }
     }
 }
 
@@ -142,18 +157,17 @@ impl<D: Design> Strategy for Limiters<D> {
 
     fn deliver(&mut self, world: &mut World<'_, Self::Message>, _from: Endpoint, to: Endpoint, all: &Arc<[Estimate]>) {
         let (members, now) = (self.peers.members(to), world.clock(to).at);
-        for estimate in all.iter() {
-            // of itself, of who is gone and of earlier runs nobody need tell it
-            if self.peers.run(to, estimate.member) != Some(estimate.version.0) {
-                continue;
-            }
-            let key = self.nodes[to].keys.entry(estimate.key).or_insert_with(|| {
-                KeyState::new(View::new(world.scenario().rule(estimate.key.0, estimate.key.1), members, now))
-            });
-            let known = key.said.entry(estimate.member).or_insert((estimate.version, estimate.value));
-            if known.0 < estimate.version {
-                *known = (estimate.version, estimate.value);
-            }
+        // of itself, of who is gone and of earlier runs nobody need tell it
+        let counts = |e: &&Estimate| self.peers.run(to, e.member) == Some(e.version.0);
+        // the estimates of a key stand together
+        for of_key in all.chunk_by(|a, b| a.key == b.key) {
+            let mut fresh = of_key.iter().filter(counts).peekable();
+            let Some(key) = fresh.peek().map(|estimate| estimate.key) else { continue };
+            let state = self.nodes[to]
+                .keys
+                .entry(key)
+                .or_insert_with(|| KeyState::new(View::new(world.scenario().rule(key.0, key.1), members, now)));
+            fresh.for_each(|estimate| state.said.hear(estimate.member, estimate.version, estimate.value));
         }
     }
 
@@ -175,7 +189,7 @@ impl<D: Design> Strategy for Limiters<D> {
                 if self.peers.run(node, peer).is_none() =>
             {
                 for key in self.nodes[node].keys.values_mut() {
-                    key.said.remove(&peer);
+                    key.said.0.retain(|said| said.0 != peer);
                 }
             }
             Fault::Leaving(node) => world.gone(node),
@@ -196,10 +210,10 @@ impl<D: Design> Limiters<D> {
                 let newest = std::mem::take(&mut state.arrived) as f64 / passed;
                 state.own += NEWEST * (newest - state.own);
             }
-            let others = state.said.iter().filter(|(member, _)| **member != node).map(|(_, said)| said.1).sum();
+            let others = state.said.0.iter().filter(|said| said.0 != node).map(|said| said.2).sum();
             let view = View::new(world.scenario().rule(key.0, key.1), members, now);
             let value = state.design.estimate(view, state.own, others);
-            state.said.insert(node, (version, value));
+            state.said.hear(node, version, value);
             // a thousandth of a token a second is nobody's demand
             state.own + others > 1e-3
         });
@@ -218,7 +232,7 @@ impl<D: Design> Limiters<D> {
             .keys
             .iter()
             .flat_map(|(key, state)| {
-                state.said.iter().map(|(member, (version, value))| Estimate {
+                state.said.0.iter().map(|(member, version, value)| Estimate {
                     key: *key,
                     member: *member,
                     version: *version,

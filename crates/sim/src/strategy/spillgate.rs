@@ -20,7 +20,7 @@ use super::Strategy;
 use crate::observe::{Fault, Observation, Reason, Request, Verdict};
 use crate::scenario::{Endpoint, KeyIndex, LimitIndex, Scenario, limits_with};
 use crate::world::{Message, World};
-use held::{Held, hold_time, refusal};
+use held::{Held, Refusals, hold_time, refusal};
 use joining::Joining;
 use replica::{Post, Replica};
 
@@ -46,8 +46,8 @@ const SHARDS_MAX: usize = 256;
 /// What nodes tell one another, each with the incarnation of the sender.
 #[derive(Clone, Debug)]
 pub(crate) enum Word {
-    /// A frame of news.
-    Frame(u64, Vec<u8>),
+    /// A frame of news; then the incarnation that it is for, since a connection ends with the process at its end.
+    Frame(u64, u64, Vec<u8>),
     /// A reliable message: state transfer.
     Note(u64, Vec<u8>),
     /// The sender leaves for good.
@@ -105,12 +105,12 @@ impl Strategy for Spillgate {
         }
         let start = world.clock(request.node).at;
         let held = Held { request: *request, start, wait, decision, wakes: None };
-        self.hold(world, Box::new(held));
+        self.hold(world, held);
     }
 
     fn deliver(&mut self, world: &mut World<'_, Word>, from: Endpoint, to: Endpoint, word: &Word) {
         let Some(replica) = &mut self.replicas[to] else { return };
-        let (Word::Frame(incarnation, _) | Word::Note(incarnation, _) | Word::Goodbye(incarnation)) = *word;
+        let (Word::Frame(incarnation, ..) | Word::Note(incarnation, _) | Word::Goodbye(incarnation)) = *word;
         // of a peer nothing is heard before membership calls it up, nor while it calls it dead
         if replica.up[from] != Some(incarnation) {
             if matches!(word, Word::Note(..)) {
@@ -119,7 +119,8 @@ impl Strategy for Spillgate {
             return;
         }
         match word {
-            Word::Frame(_, bytes) => self.frame(world, from, to, bytes),
+            Word::Frame(_, run, bytes) if *run == world.incarnation(to) => self.frame(world, from, to, bytes),
+            Word::Frame(..) => {}
             Word::Note(_, bytes) => self.note(world, from, to, bytes),
             Word::Goodbye(_) => self.part(world, to, from, incarnation),
         }
@@ -283,8 +284,8 @@ impl Spillgate {
     /// Sends what the core had to send.
     fn carry(&mut self, world: &mut World<'_, Word>, from: Endpoint) {
         let own = world.incarnation(from);
-        for (to, bytes) in self.post.take() {
-            world.send(from, to, Message::datagram(bytes.len(), Word::Frame(own, bytes)));
+        for (to, run, bytes) in self.post.take() {
+            world.send(from, to, Message::datagram(bytes.len(), Word::Frame(own, run, bytes)));
         }
     }
 
@@ -379,42 +380,66 @@ fn verdict(decision: &Decision) -> Verdict {
 
 impl Spillgate {
     /// Keeps a request that may become grantable, and sees to it that it is tried again in time.
-    fn hold(&mut self, world: &mut World<'_, Word>, mut held: Box<Held>) {
-        let node = held.request.node;
-        let now = world.clock(node).at;
-        let wakes = held.wakes_at(now);
-        if held.wakes.is_none_or(|at| wakes < at) {
-            world.timer(node, wakes.since(now), HELD + held.request.id);
-            held.wakes = Some(wakes);
-        }
-        if let Some(replica) = &mut self.replicas[node] {
-            replica.held.insert(held.request.id, held);
+    fn hold(&mut self, world: &mut World<'_, Word>, mut held: Held) {
+        wake_in_time(world, &mut held);
+        if let Some(replica) = &mut self.replicas[held.request.node] {
+            replica.held.insert(held);
         }
     }
 
     fn try_again(&mut self, world: &mut World<'_, Word>, node: Endpoint, id: u64) {
-        let Some(mut held) = self.replicas[node].as_mut().and_then(|r| r.held.remove(&id)) else { return };
-        let now = world.clock(node).at;
+        let Some(mut held) = self.replicas[node].as_mut().and_then(|r| r.held.remove(id)) else { return };
+        if self.stays(world, &mut held, &mut Refusals::default())
+            && let Some(replica) = &mut self.replicas[node]
+        {
+            replica.held.insert(held);
+        }
+    }
+
+    /// Tries a held request again; says whether it is still held, else it is answered.
+    ///
+    /// What was `refused` at this very instant is not asked for once more: the node would say the same. It costs the
+    /// simulator most of its time where many requests wait.
+    fn stays(&mut self, world: &mut World<'_, Word>, held: &mut Held, refused: &mut Refusals) -> bool {
+        let now = world.clock(held.request.node).at;
         if held.wakes.is_some_and(|at| at <= now) {
             held.wakes = None;
         }
-        held.decision = self.check(world, &held.request, Attempt::Again(refusal(&held.decision)));
+        held.decision = match refused.of(&held.request) {
+            Some(decision) => decision,
+            None => {
+                let decision = self.check(world, &held.request, Attempt::Again(refusal(&held.decision)));
+                refused.note(&held.request, decision);
+                decision
+            }
+        };
         if held.decision.allowed || held.left(now) == Nanos::ZERO {
             world.decide(&held.request, verdict(&held.decision));
-        } else {
-            self.hold(world, held);
+            return false;
         }
+        wake_in_time(world, held);
+        true
     }
 
     /// Something may have become grantable: all that is held is tried again, in the order in which it came.
     fn progress(&mut self, world: &mut World<'_, Word>, node: Endpoint) {
-        let Some(replica) = &self.replicas[node] else { return };
-        if replica.held.is_empty() {
-            return;
+        let Some(replica) = self.replicas[node].as_mut().filter(|r| !r.held.is_empty()) else { return };
+        let mut all = std::mem::take(&mut replica.held);
+        let mut refused = Refusals::default();
+        all.retain(|held| self.stays(world, held, &mut refused));
+        if let Some(replica) = &mut self.replicas[node] {
+            replica.held = all;
         }
-        let all: Vec<u64> = replica.held.keys().copied().collect();
-        for id in all {
-            self.try_again(world, node, id);
-        }
+    }
+}
+
+/// Sets a timer for a held request, where none is that runs out early enough.
+fn wake_in_time(world: &mut World<'_, Word>, held: &mut Held) {
+    let node = held.request.node;
+    let now = world.clock(node).at;
+    let wakes = held.wakes_at(now);
+    if held.wakes.is_none_or(|at| wakes < at) {
+        world.timer(node, wakes.since(now), HELD + held.request.id);
+        held.wakes = Some(wakes);
     }
 }

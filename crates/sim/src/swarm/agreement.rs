@@ -62,7 +62,9 @@ impl<'s> Agreement<'s> {
         }
         for ((limit, key, node), counters) in &held {
             for ((_, _, other), others) in held.range((*limit, *key, *node + 1)..=(*limit, *key, Endpoint::MAX)) {
-                let differs = counters.iter().find(|(of, count)| others.get(*of).is_some_and(|o| o != *count));
+                let differs = counters
+                    .iter()
+                    .find(|(of, count)| **count > 0 && others.get(*of).is_some_and(|o| o != *count && *o > 0));
                 if let Some((of, count)) = differs {
                     let (a, b) = (self.scenario.nodes.name(*node), self.scenario.nodes.name(*other));
                     let theirs = others[of];

@@ -84,7 +84,7 @@ fn news_of_a_window_is_a_charge_like_any_other() {
     let rule = rule(Algorithm::TokenBucket, "10/s", Some(5));
     let mut meter = Meter::full(&rule, ms(0));
     meter.roll(&rule, ms(0));
-    meter.roll_to(&rule, 7);
+    meter.roll_to(&rule, ms(0), 7);
     meter.charge_window(&rule, ms(0), 3, 2);
     assert_eq!(whole(&meter, &rule, ms(0)), 3);
 }

@@ -70,11 +70,35 @@ fn tolerance_is_ten_seconds_of_windows_and_at_least_one() {
         assert_eq!(meter.window(), Some(20_000), "{rate}");
         meter.roll(&rule, at(20_000 - tolerated - 1));
         assert_eq!(meter.window(), Some(20_000 - tolerated - 1), "{rate}");
-        meter.roll_to(&rule, 20_000 - 1);
-        assert_eq!(meter.window(), Some(20_000 - 1), "{rate}");
-        meter.roll_to(&rule, 20_000 - 1 + tolerated + 1);
-        assert_eq!(meter.window(), Some(20_000 - 1), "{rate}: further than the next roll would leave it");
     }
+}
+
+/// However long a window is: a peer that is a day ahead must not renew a daily quota.
+#[test]
+fn a_peer_is_followed_into_a_window_that_begins_within_ten_seconds() {
+    for (rate, period_ms) in [("10/s", 1000), ("10/3s", 3000), ("10/m", 60_000), ("10/d", 86_400_000)] {
+        let rule = rule(Algorithm::FixedWindow, rate, None);
+        let start = 20_000 * period_ms;
+        let full = Meter::full(&rule, ms(start - 12_000));
+        for (early_ms, followed) in [(10_001, false), (10_000, true), (1, true)] {
+            let mut meter = full.clone();
+            meter.roll(&rule, ms(start - early_ms));
+            meter.roll_to(&rule, ms(start - early_ms), 20_000);
+            assert_eq!(meter.window() == Some(20_000), followed, "{rate}, {early_ms} ms before");
+            // and not left again
+            meter.roll(&rule, ms(start - early_ms));
+            assert_eq!(meter.window() == Some(20_000), followed, "{rate}, {early_ms} ms before");
+        }
+    }
+}
+
+#[test]
+fn a_clock_put_back_within_a_window_s_length_stays_in_it() {
+    let rule = rule(Algorithm::FixedWindow, "10/h", None);
+    let mut meter = Meter::full(&rule, secs(7200));
+    meter.charge(&rule, secs(7200), 4);
+    meter.roll(&rule, secs(5400));
+    assert_eq!((meter.window(), whole(&meter, &rule, secs(7300))), (Some(2), 6), "no window twice");
 }
 
 #[test]
@@ -95,16 +119,16 @@ fn a_peer_ahead_is_followed_and_not_left_again() {
     let now = ms(100_999);
     let mut meter = Meter::full(&rule, now);
     meter.charge(&rule, now, 6);
-    meter.roll_to(&rule, 100);
-    meter.roll_to(&rule, 99);
+    meter.roll_to(&rule, now, 100);
+    meter.roll_to(&rule, now, 99);
     assert_eq!(meter.window(), Some(100));
-    meter.roll_to(&rule, 101);
+    meter.roll_to(&rule, now, 101);
     meter.charge_window(&rule, now, 101, 1);
     meter.charge_window(&rule, now, 100, 1);
     assert_eq!(meter.window(), Some(101));
     assert_eq!(whole(&meter, &rule, now), 2, "7 of the last window whole, since the new one has not begun here");
     assert_eq!(whole(&meter, &rule, ms(101_500)), 5);
-    meter.roll_to(&rule, 103);
+    meter.roll_to(&rule, now, 103);
     assert_eq!(meter.missing(&rule, now), 0);
 }
 

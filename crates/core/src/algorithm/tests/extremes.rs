@@ -45,7 +45,7 @@ proptest! {
                 0 => meter.charge(rule, now, tokens),
                 1 => meter.charge_window(rule, now, window, tokens),
                 2 => prop_assert!(meter.refund(rule, now, tokens) <= tokens),
-                3 => meter.roll_to(rule, window),
+                3 => meter.roll_to(rule, now, window),
                 4 => {
                     let to = &rules[usize::try_from(tokens % 4).unwrap() % rules.len()];
                     meter.rescale(rule, to, now);

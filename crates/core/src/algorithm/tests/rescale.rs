@@ -52,14 +52,14 @@ fn windows_of_one_length_keep_number_and_both_counts() {
     let mut meter = Meter::full(&from, ms(5000));
     meter.charge(&from, ms(5000), 8);
     meter.charge(&from, ms(6000), 2);
-    meter.roll_to(&from, 6);
+    meter.roll_to(&from, ms(6000), 6);
     meter.rescale(&from, &to, ms(6500));
     assert_eq!(whole(&meter, &to, ms(6500)), 24);
     assert_eq!(meter.missing(&to, ms(6500)), 10);
     assert_eq!(whole(&meter, &to, ms(6750)), 26, "the last window goes on fading");
 
     // a peer ahead was followed: the number is not the clock's, and stays
-    meter.roll_to(&to, 7);
+    meter.roll_to(&to, ms(6500), 7);
     let fixed = rule(Algorithm::FixedWindow, "10/s", None);
     meter.rescale(&to, &fixed, ms(6900));
     assert_eq!(meter.window(), Some(7));

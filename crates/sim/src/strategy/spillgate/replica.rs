@@ -1,12 +1,10 @@
 //! One node's process: the core's node, and what the daemon keeps beside it. It must not know other nodes' state.
 
-use std::collections::BTreeMap;
-
 use spillgate_core::node::{Node, Outbox};
 use spillgate_core::time::Nanos;
 use spillgate_core::view::ReplicaId;
 
-use super::held::Held;
+use super::held::Waiting;
 use super::joining::Joining;
 use super::{PRESS, Word};
 use crate::scenario::Endpoint;
@@ -20,9 +18,8 @@ pub(super) struct Replica {
     pub up: Vec<Option<u64>>,
     /// Reliable messages of peers that are not up here yet.
     pub waiting: Vec<(Endpoint, Word)>,
-    /// Held requests by number, which is the order in which they came.
-    /// In boxes: a map moves its values about.
-    pub held: BTreeMap<u64, Box<Held>>,
+    /// Requests whose answers are held.
+    pub held: Waiting,
     /// None where it has no peers to expect.
     pub joining: Option<Joining>,
     /// The tick that peers are to hear of before it goes, and until when it waits for that.
@@ -37,7 +34,7 @@ impl Replica {
             node,
             up: vec![None; nodes],
             waiting: Vec::new(),
-            held: BTreeMap::new(),
+            held: Waiting::default(),
             joining,
             leaving: None,
             press_due: false,
@@ -57,11 +54,11 @@ impl Replica {
 
 /// Frames on their way out of a node.
 #[derive(Debug, Default)]
-pub(super) struct Post(Vec<(Endpoint, Vec<u8>)>);
+pub(super) struct Post(Vec<(Endpoint, u64, Vec<u8>)>);
 
 impl Post {
-    /// All of them, in order.
-    pub fn take(&mut self) -> Vec<(Endpoint, Vec<u8>)> {
+    /// All of them, in order: to which run of which node.
+    pub fn take(&mut self) -> Vec<(Endpoint, u64, Vec<u8>)> {
         std::mem::take(&mut self.0)
     }
 }
@@ -71,7 +68,7 @@ impl Outbox for Post {
         // nodes are called n1, n2, ...
         let number = to.node.strip_prefix('n').and_then(|n| n.parse::<usize>().ok());
         if let Some(number) = number {
-            self.0.push((number - 1, bytes));
+            self.0.push((number - 1, to.incarnation, bytes));
         }
     }
 }
