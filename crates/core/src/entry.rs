@@ -265,8 +265,8 @@ impl Entry {
     }
 
     /// Takes in what the replica in `slot` says of itself in its frame number `seq`, and moves the bucket by what its
-    /// counters moved.
-    pub fn learn(&mut self, slot: Slot, seq: u64, update: &Update, now: Now, totals: (u64, u64)) {
+    /// counters moved. `stored`: it was silent, and a central store may have decided meanwhile.
+    pub fn learn(&mut self, slot: Slot, seq: u64, update: &Update, now: Now, totals: (u64, u64), stored: bool) {
         self.roll(now);
         self.news_or(now.at, totals);
         if let Some(window) = update.window {
@@ -293,9 +293,11 @@ impl Entry {
         // charges from before the baseline that were missed: unless the replica had settled, they are of the window before
         let older = if first || was_settled { 0 } else { (step.granted - charged).min(capacity) };
         let older = match self.meter {
-            // of a bucket, a central store has let them come back meanwhile, as far as time was for it
-            Meter::Bucket(_) if news.is_stored(slot) => older.saturating_sub(self.rule.rate().tokens_in(quiet)),
-            Meter::Bucket(_) => older,
+            Meter::Bucket(_) => {
+                // a central store has let them come back meanwhile, as far as time was for it
+                let left = if stored { older.saturating_sub(self.rule.rate().tokens_in(quiet)) } else { older };
+                left - news.set_off_stored(slot, left)
+            }
             Meter::Fixed(_) | Meter::Sliding(_) => older - news.set_off_stored_before(older),
         };
         let charged = charged - news.set_off(slot, charged, by_time);

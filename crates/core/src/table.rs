@@ -280,7 +280,9 @@ impl Shard {
     }
 
     /// Takes in an update from a peer's frame number `seq`. False when the key is unknown here and the update does not describe it.
-    pub fn learn(&mut self, slot: Slot, seq: u64, update: &Update, now: Now) -> bool {
+    ///
+    /// `stored`: the peer was silent, and a central store may have decided meanwhile.
+    pub fn learn(&mut self, slot: Slot, seq: u64, update: &Update, now: Now, stored: bool) -> bool {
         let key = KeyId::from_bytes(update.key);
         let place = match self.place(key) {
             Some(place) => place,
@@ -301,7 +303,7 @@ impl Shard {
         }
         let totals = self.totals;
         let entry = &mut self.entries[place];
-        entry.learn(slot, seq, update, now, totals);
+        entry.learn(slot, seq, update, now, totals, stored);
         let debt = -entry.meter.level(&entry.rule, now).tokens();
         let tally = entry.tally;
         self.tallies[usize::from(tally)].overshoot = self.tallies[usize::from(tally)].overshoot.max(debt);

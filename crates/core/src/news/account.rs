@@ -63,12 +63,17 @@ impl News {
         }
     }
 
-    /// By the store's word the silent have spent less than by its word of before, by so much; returns the whole tokens to
-    /// refund. What is assumed of them by time stays charged.
+    /// By the store's word the silent have spent less than is charged here for them, by so much; returns the whole tokens
+    /// to refund.
+    ///
+    /// What is assumed of them by time is given back too, since nobody spends without the store, and its bucket says what
+    /// was lost by being full.
     pub fn take_back_stored(&mut self, tokens: f64) -> u64 {
         let Some(silence) = &mut self.silence else { return 0 };
-        let back = tokens.min(silence.stored.spent).floor();
-        silence.stored.spent -= back;
+        let back = tokens.min(silence.stored.spent + silence.credit).floor();
+        let stored = back.min(silence.stored.spent);
+        silence.stored.spent -= stored;
+        silence.credit -= back - stored;
         back as u64
     }
 
@@ -85,12 +90,6 @@ impl News {
                 silence.stored.spent *= part;
             }
         }
-    }
-
-    /// Whether a central store has told of what `slot` spent in its present silence.
-    #[must_use]
-    pub fn is_stored(&self, slot: Slot) -> bool {
-        self.silence.as_ref().is_some_and(|silence| silence.stored.of.contains(&slot))
     }
 
     /// Of `tokens` that `slot` tells of, those charged here by a central store's word.

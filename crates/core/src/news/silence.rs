@@ -26,7 +26,7 @@ pub struct Silence {
     /// Up to when each one's spending is assumed.
     assumed_until: Vec<(Slot, Nanos)>,
     /// Tokens assumed and charged that nobody has told of.
-    credit: f64,
+    pub(super) credit: f64,
     /// What a central store says of the silent; nothing where none decides.
     pub(super) stored: Stored,
 }

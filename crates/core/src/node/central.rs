@@ -1,5 +1,7 @@
 //! Checks that a central store decides: what it is told before, and what its word comes to. It must not know the store.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use super::Node;
 use super::requests::{Attempt, count, decided, enlist, reserved, validate};
 use crate::algorithm::Meter;
@@ -19,6 +21,9 @@ impl Node {
     /// [`CheckError`].
     pub fn brief(&self, check: &Check<'_>, now: Now, episode: u32) -> Result<Option<Brief>, CheckError> {
         validate(check.key, check.cost)?;
+        if !self.stored.load(Relaxed) {
+            self.stored.store(true, Relaxed);
+        }
         let id = self.key_id(check.limit, check.key);
         let outlook = self.outlook.load();
         let mut shard = self.shard(id).lock();

@@ -401,6 +401,7 @@ impl Node {
         let Some(place) = links.place(from) else { return Err(FrameError::Stranger(from.clone())) };
         let peer = &mut links.peers[place];
         let mark = peer.mark(tick);
+        let was_silent = peer.goes_on();
         if !peer.receive(&header, now.at) {
             return Ok(Heard::default());
         }
@@ -412,6 +413,7 @@ impl Node {
         let described: Vec<KeyId> = header.unknown.iter().map(|k| KeyId::from_bytes(*k)).collect();
         peer.queue(&described, tick.max(1));
         let slot = peer.slot;
+        let stored = self.stored.load(Relaxed) && (was_silent || peer.goes_on());
         let asked = header.flags & FLAG_ASK != 0;
         let mut unknown = Vec::new();
         let mut refunds = false;
@@ -420,7 +422,7 @@ impl Node {
             refunds |= update.refunds.is_some();
             let key = KeyId::from_bytes(update.key);
             let mut shard = self.shard(key).lock();
-            if !shard.learn(slot, header.seq, update, now) && unknown.len() < UNKNOWN_MAX {
+            if !shard.learn(slot, header.seq, update, now, stored) && unknown.len() < UNKNOWN_MAX {
                 unknown.push(update.key);
             }
             // a confirmation must not overtake our own news of the key: who asks would spend on a level that we have
@@ -461,6 +463,9 @@ impl Node {
         }
         if !silent.is_empty() && now.at.since(Nanos(last)) < ASSUME_EVERY {
             return;
+        }
+        if silent.is_empty() {
+            self.stored.store(false, Relaxed);
         }
         for shard in &self.shards {
             shard.0.lock().assume(now, &outlook, silent);

@@ -67,6 +67,8 @@ pub struct Node {
     pressed_at: AtomicU64,
     /// When time was last let pass for silent peers; 0 while nobody is silent.
     assumed_at: AtomicU64,
+    /// Whether a central store was asked since the last silence ended.
+    stored: AtomicBool,
 }
 
 /// Keys a shard should have room for: with fewer, unevenness would evict keys long before the table is full.
@@ -90,6 +92,7 @@ impl Node {
             pressed: AtomicBool::new(false),
             pressed_at: AtomicU64::new(0),
             assumed_at: AtomicU64::new(0),
+            stored: AtomicBool::new(false),
             config,
         }
     }
