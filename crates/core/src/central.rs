@@ -192,7 +192,7 @@ impl Entry {
         }
         let Some(news) = &mut self.news else { return };
         let beyond = (used.present() - own.present()).round();
-        news.store_spent(silent, beyond.max(0.0));
+        news.store_spent(silent, beyond.max(0.0), now.at);
         if beyond > 0.0 {
             self.meter.charge(&self.rule, now, beyond as u64);
         } else {

@@ -385,7 +385,7 @@ impl Entry {
         if outlook.silent == 0 {
             news.end_own_silence();
             if silent.is_empty() {
-                news.silence = None;
+                self.end_silence(now);
                 return;
             }
         }
@@ -410,6 +410,16 @@ impl Entry {
             assumed += news.assume(*slot, since, now.at.plus(ASSUMED_AHEAD), part * rate);
         }
         self.meter.charge_fraction(&self.rule, now, assumed);
+    }
+
+    /// All that were silent have told all: what a central store said of them beyond that was not theirs.
+    fn end_silence(&mut self, now: Now) {
+        self.roll(now);
+        let rate = if self.rule.algorithm().windowed() { 0.0 } else { self.rule.rate().per_second() };
+        let back = self.news.as_mut().map_or(0, |news| news.end_silence(rate, now.at));
+        if back > 0 {
+            self.meter.refund(&self.rule, now, back);
+        }
     }
 
     /// A replica is gone without a last word: what it may have granted that nobody heard of is charged, since it will

@@ -2,6 +2,7 @@
 
 use super::News;
 use crate::counter::Slot;
+use crate::time::Nanos;
 
 /// What a central store has counted of this node's charges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +30,8 @@ pub(super) struct Stored {
     pub(super) spent: f64,
     /// The same of the window before the present one.
     pub(super) spent_before: f64,
+    /// When it told last.
+    pub(super) at: Nanos,
 }
 
 impl News {
@@ -53,13 +56,14 @@ impl News {
     }
 
     /// A central store tells of the `silent`: between them they have spent `tokens` more than was known here.
-    pub fn store_spent(&mut self, silent: &[Slot], tokens: f64) {
+    pub fn store_spent(&mut self, silent: &[Slot], tokens: f64, now: Nanos) {
         self.begin_silence(false);
         if let Some(silence) = &mut self.silence {
             let stored = &mut silence.stored;
             let new = silent.iter().filter(|slot| !stored.of.contains(slot)).copied().collect::<Vec<_>>();
             stored.of.extend(new);
             stored.spent += tokens;
+            stored.at = now;
         }
     }
 
@@ -75,6 +79,14 @@ impl News {
         silence.stored.spent -= stored;
         silence.credit -= back - stored;
         back as u64
+    }
+
+    /// Nobody is silent any more, and all have told all. Returns the whole tokens to refund: what the store told of and
+    /// nobody else, less what has come back since at `rate` tokens a second, which a full bucket has lost.
+    pub fn end_silence(&mut self, rate: f64, now: Nanos) -> u64 {
+        let Some(silence) = self.silence.take() else { return 0 };
+        let stored = &silence.stored;
+        rate.mul_add(-now.since(stored.at).as_secs_f64(), stored.spent).max(0.0) as u64
     }
 
     /// Of a bucket from which `used` tokens are missing, no more of the own charges than that is news to anybody, and no

@@ -325,6 +325,10 @@ impl News {
         self.counts.forget(slot);
         self.peers.retain(|p| p.slot != slot);
         self.assume_only(|of| of != slot);
+        if let Some(silence) = &mut self.silence {
+            // it will never tell what it spent: that stays charged
+            (silence.stored.spent, silence.stored.spent_before) = (0.0, 0.0);
+        }
         self.sum_others();
     }
 
