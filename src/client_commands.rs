@@ -155,6 +155,10 @@ fn status_text(status: &Value) -> String {
         time(&cluster["uptime_ms"]),
         text(&cluster["version"])
     );
+    let head = match store_text(cluster) {
+        Some(store) => format!("{head}\n{store}"),
+        None => head,
+    };
     let parts = [
         head,
         members_text(&cluster["members"]),
@@ -163,6 +167,22 @@ fn status_text(status: &Value) -> String {
         denied_text(status),
     ];
     parts.join("\n\n")
+}
+
+/// Who decides, where a central store may.
+fn store_text(cluster: &Value) -> Option<String> {
+    let redis = cluster["redis"].as_object()?;
+    let count = |member: &str| redis[member].as_u64().unwrap_or_default();
+    let error = redis["last_error"].as_str().map(|e| format!(": {}", printable(e))).unwrap_or_default();
+    Some(format!(
+        "redis {} ({}) is {}{error}; mode now {}, switched over {} times and back {}",
+        text(&redis["address"]),
+        text(&redis["mode"]),
+        text(&redis["state"]),
+        text(&cluster["mode"]),
+        count("switched_over"),
+        count("switched_back"),
+    ))
 }
 
 fn members_text(members: &Value) -> String {

@@ -1,8 +1,9 @@
 //! The driver: owns the core's node and the clock, asks it, and holds answers that are worth waiting for. It must not
 //! know HTTP, QUIC or Redis.
 
-use std::sync::Arc;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use metrics::Histogram;
@@ -25,6 +26,27 @@ pub struct BatchError {
     pub error: CheckError,
 }
 
+/// Decisions on checks, in their order; `None`: the node is to decide that one by itself.
+pub type Ruled = Result<Vec<Option<Decision>>, BatchError>;
+
+/// Another that may decide in the node's place.
+pub trait Referee: Send + Sync {
+    /// Whether it decides now. Asked on every check, so it must be cheap.
+    fn presides(&self) -> bool;
+
+    /// Decides `checks`, each by itself or, with `all`, all or none; charges what it grants. `attempts` says of each
+    /// whether it was asked for before.
+    fn decide<'a>(
+        &'a self,
+        checks: &'a [Check<'a>],
+        attempts: &'a [Attempt],
+        all: bool,
+    ) -> Pin<Box<dyn Future<Output = Ruled> + Send + 'a>>;
+
+    /// Tokens of a key were given back here.
+    fn given_back(&self, limit: LimitRef<'_>, key: &str);
+}
+
 /// The node with its clock. Clones share it.
 #[derive(Clone)]
 pub struct Driver(Arc<Shared>);
@@ -37,6 +59,7 @@ struct Shared {
     /// A request was refused for want of confirmation.
     press: Notify,
     check_duration: Histogram,
+    referee: OnceLock<Arc<dyn Referee>>,
 }
 
 /// The monotonic clock since the start, and the wall clock as of the last look at it.
@@ -86,7 +109,19 @@ impl Driver {
     pub fn new(config: NodeConfig, limits: Limits, check_duration: Histogram) -> Self {
         let node = Node::new(config, limits);
         let (progress, press) = (Notify::new(), Notify::new());
-        Self(Arc::new(Shared { node, clock: Clock::new(), progress, press, check_duration }))
+        let referee = OnceLock::new();
+        Self(Arc::new(Shared { node, clock: Clock::new(), progress, press, check_duration, referee }))
+    }
+
+    /// Lets `referee` decide whenever it says that it does; only the first one counts.
+    pub fn set_referee(&self, referee: Arc<dyn Referee>) {
+        if self.0.referee.set(referee).is_err() {
+            tracing::error!("a second referee was named: it is not asked");
+        }
+    }
+
+    fn presiding(&self) -> Option<&Arc<dyn Referee>> {
+        self.0.referee.get().filter(|referee| referee.presides())
     }
 
     /// The node itself, for what needs no clock.
@@ -101,7 +136,7 @@ impl Driver {
         self.0.clock.now()
     }
 
-    /// Decides at once.
+    /// Decides at once and by itself, whoever presides.
     ///
     /// # Errors
     /// [`CheckError`]; nothing was changed then.
@@ -125,17 +160,17 @@ impl Driver {
     /// # Errors
     /// [`CheckError`]; nothing was changed then.
     pub async fn check_wait(&self, check: &Check<'_>, wait: Nanos) -> Result<Decision, CheckError> {
-        let mut decision = self.check(check)?;
+        let start = self.now().at;
+        let mut decision = self.decide(check, Attempt::First).await?;
         if !worth_holding(&decision, wait) {
             return Ok(decision);
         }
-        let start = self.now().at;
         loop {
             // before the next attempt, so that no progress is missed between it and the wait
             let progress = self.0.progress.notified();
             tokio::pin!(progress);
             progress.as_mut().enable();
-            decision = self.attempt(check, Attempt::Again(refusal(&decision)))?;
+            decision = self.decide(check, Attempt::Again(refusal(&decision))).await?;
             let now = self.now().at;
             let left = hold_time(&decision, wait).since(now.since(start));
             if decision.allowed || left == Nanos::ZERO {
@@ -143,6 +178,41 @@ impl Driver {
             }
             self.pause(progress, left, &decision).await;
         }
+    }
+
+    /// Decides once: the referee if it presides and can, else the node.
+    async fn decide(&self, check: &Check<'_>, attempt: Attempt) -> Result<Decision, CheckError> {
+        if let Some(referee) = self.presiding() {
+            let ruled = referee.decide(std::slice::from_ref(check), &[attempt], false).await.map_err(|e| e.error)?;
+            if let Some(Some(decision)) = ruled.into_iter().next() {
+                return Ok(decision);
+            }
+        }
+        self.attempt(check, attempt)
+    }
+
+    /// The same for some of `checks`, at once; `which` are their places.
+    async fn decide_each(
+        &self,
+        checks: &[(Check<'_>, Nanos)],
+        which: &[(usize, Attempt)],
+    ) -> Result<Vec<Decision>, BatchError> {
+        let mut ruled = vec![None; which.len()];
+        if let Some(referee) = self.presiding() {
+            let some: Vec<Check<'_>> = which.iter().map(|(i, _)| checks[*i].0).collect();
+            let attempts: Vec<Attempt> = which.iter().map(|(_, attempt)| *attempt).collect();
+            let at = |e: BatchError| BatchError { index: which.get(e.index).map_or(e.index, |(i, _)| *i), ..e };
+            ruled = referee.decide(&some, &attempts, false).await.map_err(at)?;
+        }
+        let mut decisions = Vec::with_capacity(which.len());
+        for ((index, attempt), decision) in which.iter().zip(ruled) {
+            let index = *index;
+            decisions.push(match decision {
+                Some(decision) => decision,
+                None => self.attempt(&checks[index].0, *attempt).map_err(|error| BatchError { index, error })?,
+            });
+        }
+        Ok(decisions)
     }
 
     /// Waits for progress, for tokens to come back, or until the time is up.
@@ -165,29 +235,25 @@ impl Driver {
         for (index, (check, _)) in checks.iter().enumerate() {
             self.0.node.validate_whole(check).map_err(|error| BatchError { index, error })?;
         }
-        let mut decisions = Vec::with_capacity(checks.len());
-        for (index, (check, _)) in checks.iter().enumerate() {
-            decisions.push(self.check(check).map_err(|error| BatchError { index, error })?);
-        }
         let start = self.now().at;
+        let first: Vec<_> = (0..checks.len()).map(|index| (index, Attempt::First)).collect();
+        let mut decisions = self.decide_each(checks, &first).await?;
         loop {
             let progress = self.0.progress.notified();
             tokio::pin!(progress);
             progress.as_mut().enable();
             let passed = self.now().at.since(start);
+            let held = |(index, decision): (usize, &Decision)| {
+                let left = hold_time(decision, checks[index].1).since(passed);
+                (!decision.allowed && left > Nanos::ZERO).then(|| (index, Attempt::Again(refusal(decision))))
+            };
+            let again: Vec<_> = decisions.iter().enumerate().filter_map(held).collect();
             let mut next: Option<Nanos> = None;
-            for (index, ((check, wait), decision)) in checks.iter().zip(&mut decisions).enumerate() {
-                if decision.allowed || !worth_holding(decision, *wait) {
-                    continue;
-                }
-                let left = hold_time(decision, *wait).since(passed);
-                if left == Nanos::ZERO {
-                    continue;
-                }
-                let again = self.attempt(check, Attempt::Again(refusal(decision)));
-                *decision = again.map_err(|error| BatchError { index, error })?;
-                let left = hold_time(decision, *wait).since(passed);
+            for ((index, _), decision) in again.iter().zip(self.decide_each(checks, &again).await?) {
+                decisions[*index] = decision;
+                let left = hold_time(&decision, checks[*index].1).since(passed);
                 if !decision.allowed && left > Nanos::ZERO {
+                    let decision = &decision;
                     let pause = if decision.reason == Some(Reason::OverLimit) { decision.retry_after } else { left };
                     next = Some(next.unwrap_or(Nanos::MAX).min(pause).min(left));
                 }
@@ -212,9 +278,8 @@ impl Driver {
             let progress = self.0.progress.notified();
             tokio::pin!(progress);
             progress.as_mut().enable();
+            decisions = self.decide_all(checks, &decisions).await?;
             let now = self.now();
-            let all = self.0.node.check_all(checks, now, &decisions);
-            decisions = all.map_err(|(index, error)| BatchError { index, error })?;
             if decisions.iter().any(|d| d.reason == Some(Reason::Unconfirmed)) {
                 self.0.press.notify_one();
             }
@@ -230,6 +295,22 @@ impl Driver {
         }
     }
 
+    async fn decide_all(&self, checks: &[Check<'_>], before: &[Decision]) -> Result<Vec<Decision>, BatchError> {
+        if let Some(referee) = self.presiding() {
+            for (index, check) in checks.iter().enumerate() {
+                self.0.node.validate_whole(check).map_err(|error| BatchError { index, error })?;
+            }
+            let attempt = |i: usize| before.get(i).map_or(Attempt::First, |d| Attempt::Again(refusal(d)));
+            let attempts: Vec<Attempt> = (0..checks.len()).map(attempt).collect();
+            let ruled = referee.decide(checks, &attempts, true).await?;
+            if let Some(decisions) = ruled.into_iter().collect::<Option<Vec<_>>>() {
+                return Ok(decisions);
+            }
+        }
+        let all = self.0.node.check_all(checks, self.now(), before);
+        all.map_err(|(index, error)| BatchError { index, error })
+    }
+
     /// Gives tokens back.
     ///
     /// # Errors
@@ -237,6 +318,9 @@ impl Driver {
     pub fn refund(&self, limit: LimitRef<'_>, key: &str, cost: u64) -> Result<Refunded, CheckError> {
         let refunded = self.0.node.refund(limit, key, cost, self.now());
         self.0.progress.notify_waiters();
+        if let Some(referee) = self.presiding() {
+            referee.given_back(limit, key);
+        }
         refunded
     }
 
@@ -247,6 +331,9 @@ impl Driver {
     pub fn reset(&self, limit: LimitRef<'_>, key: &str) -> Result<Refunded, CheckError> {
         let refunded = self.0.node.reset(limit, key, self.now());
         self.0.progress.notify_waiters();
+        if let Some(referee) = self.presiding() {
+            referee.given_back(limit, key);
+        }
         refunded
     }
 

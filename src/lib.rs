@@ -12,4 +12,5 @@ pub mod driver;
 pub mod logs;
 pub mod metrics;
 pub mod private_file;
+pub mod redis;
 pub mod snapshot;

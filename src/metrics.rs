@@ -13,6 +13,7 @@ use spillgate_core::decision::Reason;
 use spillgate_core::table::Tally;
 use spillgate_core::view::{PeerState, PeerView};
 
+use crate::redis::{self, Mode};
 use crate::snapshot::Written;
 
 const CHECK_DURATION: &str = "spillgate_check_duration_seconds";
@@ -45,6 +46,10 @@ pub struct Sample {
     pub evictions: u64,
     /// Bytes of frames sent and received.
     pub bytes: (u64, u64),
+    /// How the node decides now, among all modes.
+    pub mode: Mode,
+    /// The central store, where one is configured.
+    pub store: Option<redis::View>,
     /// Frames that were dropped because they did not decode or were no peer's.
     pub frames_refused: u64,
     /// What was written to `data_dir`; `None` without one.
@@ -102,6 +107,7 @@ impl Metrics {
         with_local_recorder(&now, || {
             limits(sample);
             gossip(sample);
+            deciding(sample);
             snapshots(sample);
             process(sample);
         });
@@ -184,6 +190,26 @@ fn gossip(sample: &Sample) {
         let count = sample.peers.iter().filter(|p| p.state == state).count();
         gauge!("spillgate_members", "state" => state.as_str()).set(count as f64);
     }
+}
+
+fn deciding(sample: &Sample) {
+    describe_gauge!("spillgate_mode", "1 for the way in which the node decides now: local, redis, or degraded");
+    for mode in Mode::ALL {
+        gauge!("spillgate_mode", "mode" => mode.as_str()).set(f64::from(u8::from(mode == sample.mode)));
+    }
+    let Some(store) = &sample.store else { return };
+    describe_counter!("spillgate_redis_requests_total", "Checks that were Redis' to decide, by what came of it");
+    describe_counter!(
+        "spillgate_redis_switches_total",
+        "Times that deciding went over to Redis, and back to the nodes"
+    );
+    describe_gauge!("spillgate_redis_up", "Whether Redis answers");
+    for (outcome, n) in store.outcomes {
+        counter!("spillgate_redis_requests_total", "outcome" => outcome.as_str()).absolute(n);
+    }
+    counter!("spillgate_redis_switches_total", "to" => "redis").absolute(store.switches.0);
+    counter!("spillgate_redis_switches_total", "to" => "local").absolute(store.switches.1);
+    gauge!("spillgate_redis_up").set(f64::from(u8::from(store.is_up)));
 }
 
 fn snapshots(sample: &Sample) {

@@ -213,7 +213,7 @@ async fn top(State(api): Shared, uri: Uri) -> Answered {
 
 async fn cluster(State(api): Shared) -> Response {
     let control = &api.control;
-    answer::json(&view::cluster(control.identity(), control.readiness(), control.members()))
+    answer::json(&view::cluster(control.identity(), control.readiness(), control.decider(), control.members()))
 }
 
 #[derive(Serialize)]

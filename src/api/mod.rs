@@ -87,6 +87,36 @@ pub struct MemberView {
     pub frames_lost: u64,
 }
 
+/// Who decides, and how the central store does that may.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeciderView {
+    /// How the node decides now.
+    pub mode: &'static str,
+    /// The central store, where one is configured.
+    pub store: Option<StoreView>,
+}
+
+/// The central store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreView {
+    /// When it is to decide.
+    pub when: &'static str,
+    /// Where it is, without any secret.
+    pub address: String,
+    /// Whether it answers.
+    pub is_up: bool,
+    /// Whether it is a cluster; none before it was reached.
+    pub is_cluster: Option<bool>,
+    /// Whether nodes that it hears of decide without it, so that this node's share holds too.
+    pub shares: bool,
+    /// How often deciding went over to it.
+    pub switched_over: u64,
+    /// And back.
+    pub switched_back: u64,
+    /// What went wrong last, while it does not answer.
+    pub last_error: Option<String>,
+}
+
 /// What the API asks of the daemon besides checks.
 pub trait Control: Send + Sync + 'static {
     /// Whether this node should be sent requests. Asked on every check, so it must be cheap.
@@ -106,6 +136,9 @@ pub trait Control: Send + Sync + 'static {
 
     /// Who this node is.
     fn identity(&self) -> Identity;
+
+    /// Who decides.
+    fn decider(&self) -> DeciderView;
 
     /// The other nodes of the cluster, without this one.
     fn members(&self) -> Vec<MemberView>;

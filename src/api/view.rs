@@ -7,7 +7,7 @@ use spillgate_core::limit::{Accuracy, Limit, Limits, Rule};
 use spillgate_core::time::Nanos;
 use spillgate_core::view::{Explanation, ReplicaCount, TopBy, TopKey};
 
-use super::{Identity, MemberView, Readiness};
+use super::{DeciderView, Identity, MemberView, Readiness, StoreView};
 
 /// The answer to `GET /v1/limits`.
 #[derive(Serialize)]
@@ -195,8 +195,40 @@ pub struct ClusterJson {
     version: &'static str,
     uptime_ms: u64,
     state: &'static str,
+    /// How the node decides now.
+    mode: &'static str,
+    /// The central store, where one is configured.
+    redis: Option<RedisJson>,
     /// This node first.
     members: Vec<MemberJson>,
+}
+
+#[derive(Serialize)]
+struct RedisJson {
+    mode: &'static str,
+    address: String,
+    state: &'static str,
+    cluster: Option<bool>,
+    /// Whether this node's share holds beside what the store says.
+    shares: bool,
+    switched_over: u64,
+    switched_back: u64,
+    last_error: Option<String>,
+}
+
+impl RedisJson {
+    fn of(store: StoreView) -> Self {
+        Self {
+            mode: store.when,
+            address: store.address,
+            state: if store.is_up { "up" } else { "down" },
+            cluster: store.is_cluster,
+            shares: store.shares,
+            switched_over: store.switched_over,
+            switched_back: store.switched_back,
+            last_error: store.last_error,
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -216,7 +248,7 @@ struct MemberJson {
 }
 
 /// This node, and the others as it sees them.
-pub fn cluster(identity: Identity, readiness: Readiness, others: Vec<MemberView>) -> ClusterJson {
+pub fn cluster(identity: Identity, readiness: Readiness, decider: DeciderView, others: Vec<MemberView>) -> ClusterJson {
     let this = MemberJson {
         node: identity.node.clone(),
         incarnation: identity.incarnation,
@@ -250,6 +282,8 @@ pub fn cluster(identity: Identity, readiness: Readiness, others: Vec<MemberView>
         version: identity.version,
         uptime_ms: identity.uptime.as_millis_ceil(),
         state: readiness.as_str(),
+        mode: decider.mode,
+        redis: decider.store.map(RedisJson::of),
         members: std::iter::once(this).chain(others.into_iter().map(other)).collect(),
     }
 }
@@ -351,7 +385,9 @@ mod tests {
             frames_received: 2,
             frames_lost: 3,
         };
-        let json = value(&cluster(identity, Readiness::Ready, vec![b]));
+        let decider = DeciderView { mode: "local", store: None };
+        let json = value(&cluster(identity, Readiness::Ready, decider, vec![b]));
+        assert_eq!((&json["mode"], &json["redis"]), (&json!("local"), &Value::Null));
         assert_eq!(json["state"], "ready");
         assert_eq!(json["members"][0]["self"], true);
         let expected = json!({

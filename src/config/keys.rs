@@ -119,7 +119,46 @@ pub(super) static ROOT: &[Key] = &[
     key("node", Kind::Table(NODE), "This node."),
     key("http", Kind::Table(HTTP), "Where applications ask."),
     key("cluster", Kind::Table(CLUSTER), "The other nodes. Absent: a single node, which counts alone."),
+    key("redis", Kind::Table(REDIS), "A central store, to decide when the cluster is gone, or always. Absent: none."),
     key("limit", Kind::Tables(LIMIT), "A named limit; one [[limit]] each."),
+];
+
+static REDIS: &[Key] = &[
+    key(
+        "url",
+        Kind::Text,
+        "Where Redis is: redis://host:port, rediss:// for TLS, redis+unix:///path. Whether it is a Redis Cluster is found \
+         out; several of its nodes may stand here with commas between them.",
+    )
+    .required(),
+    key(
+        "mode",
+        Kind::Choice(&["fallback", "always"]),
+        "fallback: Redis decides while this node is cut off from the cluster. always: Redis decides every check.",
+    )
+    .defaults_to("\"fallback\""),
+    key(
+        "timeout",
+        duration(Nanos::from_millis(1), Nanos::from_secs(10)),
+        "How long an answer may wait for Redis; after that the node decides by itself, on its share.",
+    )
+    .defaults_to("\"20ms\""),
+    key(
+        "min_peers",
+        Kind::Count { least: 1, most: 1023 },
+        "fallback: with fewer live peers than this, where others are configured, the node is cut off.",
+    )
+    .defaults_to("1"),
+    key(
+        "password_file",
+        Kind::Path,
+        "File with the password, so that it need not stand in url. Default: what url says.",
+    ),
+    key(
+        "ca_file",
+        Kind::Path,
+        "PEM file of the authorities that sign the certificate of a rediss:// server. Default: the system's.",
+    ),
 ];
 
 static NODE: &[Key] = &[

@@ -8,6 +8,7 @@ mod limits;
 mod node;
 mod overrides;
 mod reader;
+mod redis;
 mod schema;
 mod section;
 mod summary;
@@ -26,6 +27,7 @@ use spillgate_core::limit::Limits;
 use spillgate_core::time::Nanos;
 use toml::de::DeTable;
 
+pub use self::redis::{MIN_PEERS_DEFAULT, REDIS_TIMEOUT_DEFAULT, RedisMode, RedisSection, RedisUrl, RedisUrlError};
 pub use cluster::{
     CLUSTER_LISTEN_DEFAULT, CLUSTER_NAME_DEFAULT, ClusterSection, CredentialFiles, FORGET_AFTER_DEFAULT,
     GOSSIP_INTERVAL_DEFAULT, JOIN_TIMEOUT_DEFAULT, KEEP_ALIVE, STALE_AFTER_DEFAULT,
@@ -53,6 +55,8 @@ pub struct Config {
     pub http: HttpConfig,
     /// The other nodes; `None`: a single node.
     pub cluster: Option<ClusterSection>,
+    /// A central store; `None`: the nodes decide by themselves whatever happens.
+    pub redis: Option<RedisSection>,
     /// Every named limit.
     pub limits: Limits,
 }
@@ -134,6 +138,7 @@ impl Config {
         let node = node::read_node(&root.table("node"), overrides);
         let http = node::read_http(&root.table("http"), overrides, &mut files);
         let cluster = cluster::read_cluster(&root.table("cluster"), overrides, &mut files);
+        let redis = redis::read_redis(&root.table("redis"), &mut files);
         let limits = limits::read_limits(&root, overrides);
         for file in &files {
             if let Err(error) = probe(file) {
@@ -144,7 +149,7 @@ impl Config {
         }
         let problems = reader.into_problems();
         if problems.is_empty() {
-            Ok(Self { node, http, cluster, limits })
+            Ok(Self { node, http, cluster, redis, limits })
         } else {
             Err(Problems::new(path, problems).into())
         }

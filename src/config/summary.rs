@@ -4,7 +4,7 @@ use std::fmt;
 
 use spillgate_core::limit::{Accuracy, Limit};
 
-use super::{ClusterSection, Config, CredentialFiles, HttpConfig};
+use super::{ClusterSection, Config, CredentialFiles, HttpConfig, RedisSection};
 
 impl fmt::Display for Config {
     /// A line each for the node, the API, the cluster and every limit.
@@ -17,6 +17,9 @@ impl fmt::Display for Config {
         match &self.cluster {
             None => writeln!(f, "cluster  none, a single node")?,
             Some(cluster) => writeln!(f, "cluster  {}", ClusterLine(cluster))?,
+        }
+        if let Some(redis) = &self.redis {
+            writeln!(f, "redis    {}", RedisLine(redis))?;
         }
         if self.limits.is_empty() {
             writeln!(f, "limit    none")?;
@@ -64,6 +67,15 @@ impl fmt::Display for ClusterLine<'_> {
         }
         write!(f, "; gossip every {}", cluster.gossip_interval)?;
         write!(f, ", stale after {}, forgotten after {}", cluster.stale_after, cluster.forget_after)
+    }
+}
+
+struct RedisLine<'a>(&'a RedisSection);
+
+impl fmt::Display for RedisLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let RedisSection { url, mode, timeout, min_peers, .. } = self.0;
+        write!(f, "{url}, {}, timeout {timeout}, at least {min_peers} peers", mode.as_str())
     }
 }
 

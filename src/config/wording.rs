@@ -18,11 +18,22 @@ pub(super) fn nearest<'k>(word: &str, candidates: impl Iterator<Item = &'k str>)
         .map(|(_, c)| c)
 }
 
-/// At most a line's worth of it, without control characters.
+/// At most a line's worth of it, without control characters, and without the password of a URL.
 pub(super) fn shorten(text: &str) -> String {
+    let text = &without_password(text);
     let mut short: String = text.chars().take(EXCERPT_CHARS_MAX).filter(|c| !c.is_control()).collect();
     if text.chars().nth(EXCERPT_CHARS_MAX).is_some() {
         short.push('…');
     }
     short
+}
+
+/// What stands between `://` and the last `@` of a URL goes.
+fn without_password(text: &str) -> String {
+    match (text.find("://"), text.rfind('@')) {
+        (Some(start), Some(end)) if start < end => format!("{}://...{}", &text[..start], &text[end..]),
+        // its end may have been cut off
+        (Some(start), None) if text[..start].contains("redis") => format!("{}://...", &text[..start]),
+        _ => text.to_owned(),
+    }
 }

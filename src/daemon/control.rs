@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::LoadConfig;
 use super::gossip::Traffic;
-use crate::api::{Control, Identity, MemberView, Readiness};
+use crate::api::{Control, DeciderView, Identity, MemberView, Readiness, StoreView};
 use crate::cluster::{Cluster, MemberState};
 use crate::config::Config;
 use crate::driver::Driver;
 use crate::metrics::{Metrics, Sample};
+use crate::redis::{Central, Mode};
 use crate::snapshot::Store;
 use spillgate_core::view::PeerState;
 
@@ -28,6 +29,9 @@ pub(super) struct Steward {
     cluster: Option<Cluster>,
     store: Option<Arc<Store>>,
     cluster_name: Option<String>,
+    central: Option<Central>,
+    /// When the central store is to decide, by its name in the configuration.
+    store_when: &'static str,
     readiness: AtomicU8,
     file: Option<PathBuf>,
     load: LoadConfig,
@@ -35,16 +39,18 @@ pub(super) struct Steward {
     running: Mutex<Config>,
 }
 
+/// The daemon's parts that are asked and told.
+pub(super) struct Parts {
+    pub(super) driver: Driver,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) cluster: Option<Cluster>,
+    pub(super) central: Option<Central>,
+    pub(super) store: Option<Arc<Store>>,
+}
+
 impl Steward {
-    pub(super) fn new(
-        driver: Driver,
-        metrics: Arc<Metrics>,
-        cluster: Option<Cluster>,
-        store: Option<Arc<Store>>,
-        config: &Config,
-        file: Option<PathBuf>,
-        load: LoadConfig,
-    ) -> Self {
+    pub(super) fn new(parts: Parts, config: &Config, file: Option<PathBuf>, load: LoadConfig) -> Self {
+        let Parts { driver, metrics, cluster, central, store } = parts;
         Self {
             traffic: Arc::default(),
             driver,
@@ -52,6 +58,8 @@ impl Steward {
             cluster,
             store,
             cluster_name: config.cluster.as_ref().map(|c| c.name.clone()),
+            central,
+            store_when: config.redis.as_ref().map_or("", |r| r.mode.as_str()),
             readiness: AtomicU8::new(JOINING),
             file,
             load,
@@ -112,9 +120,28 @@ impl Control for Steward {
             evictions: self.driver.node().evictions(),
             bytes: (self.traffic.sent.load(Relaxed), self.traffic.received.load(Relaxed)),
             frames_refused: self.traffic.refused.load(Relaxed),
+            mode: self.central.as_ref().map_or(Mode::Local, |c| c.view().mode),
+            store: self.central.as_ref().map(Central::view),
             snapshots: self.store.as_ref().map(|s| s.written()),
             version: VERSION,
         })
+    }
+
+    fn decider(&self) -> DeciderView {
+        let Some(view) = self.central.as_ref().map(Central::view) else {
+            return DeciderView { mode: Mode::Local.as_str(), store: None };
+        };
+        let store = StoreView {
+            when: self.store_when,
+            address: view.address,
+            is_up: view.is_up,
+            is_cluster: view.is_cluster,
+            shares: view.shares,
+            switched_over: view.switches.0,
+            switched_back: view.switches.1,
+            last_error: view.last_error,
+        };
+        DeciderView { mode: view.mode.as_str(), store: Some(store) }
     }
 
     fn identity(&self) -> Identity {
@@ -187,8 +214,8 @@ fn report(old: &Config, new: &Config) -> String {
     });
     parts.extend(list("changed", changed.collect()));
     let mut text = if parts.is_empty() { "no limit changed".to_owned() } else { parts.join("; ") };
-    if old.node != new.node || old.http != new.http || old.cluster != new.cluster {
-        text.push_str("; [node], [http] or [cluster] changed too: that takes a restart");
+    if old.node != new.node || old.http != new.http || old.cluster != new.cluster || old.redis != new.redis {
+        text.push_str("; [node], [http], [cluster] or [redis] changed too: that takes a restart");
     }
     text
 }

@@ -28,14 +28,15 @@ use crate::api::{self, Api, Token};
 use crate::cli::CouldNotStart;
 use crate::cluster::{Cluster, ClusterConfig, ClusterSecret, Credentials};
 use crate::config::{
-    ClusterSection, Config, ConfigError, CredentialFiles, FORGET_AFTER_DEFAULT, GOSSIP_INTERVAL_DEFAULT,
-    STALE_AFTER_DEFAULT,
+    CLUSTER_NAME_DEFAULT, ClusterSection, Config, ConfigError, CredentialFiles, FORGET_AFTER_DEFAULT,
+    GOSSIP_INTERVAL_DEFAULT, RedisMode, RedisSection, STALE_AFTER_DEFAULT,
 };
 use crate::driver::Driver;
 use crate::metrics::Metrics;
+use crate::redis::{self, Central, When};
 use crate::snapshot::{self, Identity, Store};
 
-use control::Steward;
+use control::{Parts, Steward};
 use gossip::Post;
 use keep::Keeper;
 
@@ -54,6 +55,7 @@ pub struct Daemon {
     metrics: Arc<Metrics>,
     steward: Arc<Steward>,
     cluster: Option<Cluster>,
+    central: Option<Central>,
     tcp: Option<TcpListener>,
     unix: Option<UnixListener>,
     token: Option<Token>,
@@ -103,13 +105,24 @@ impl Daemon {
         let metrics = Arc::new(Metrics::default());
         let node = node_config(&config, incarnation, hash_key);
         let driver = Driver::new(node, config.limits.clone(), metrics.check_duration());
+        let advertised = cluster.as_ref().map(Cluster::advertised_addr);
+        let central = match &config.redis {
+            Some(section) => Some(central(&config, section, advertised, &driver)?),
+            None => None,
+        };
         let keeper = claim.map(|claim| Arc::new(keeper(&config, incarnation, &hash_key, &driver, claim)));
         if let Some(keeper) = &keeper {
             keeper.restore();
         }
-        let store = keeper.as_ref().map(|k| k.store.clone());
-        let steward = Steward::new(driver.clone(), metrics.clone(), cluster.clone(), store, &config, file, load);
-        Ok(Self { config, driver, metrics, steward: Arc::new(steward), cluster, tcp, unix, token, keeper })
+        let parts = Parts {
+            driver: driver.clone(),
+            metrics: metrics.clone(),
+            cluster: cluster.clone(),
+            central: central.clone(),
+            store: keeper.as_ref().map(|k| k.store.clone()),
+        };
+        let steward = Steward::new(parts, &config, file, load);
+        Ok(Self { config, driver, metrics, steward: Arc::new(steward), cluster, central, tcp, unix, token, keeper })
     }
 
     /// Where the HTTP API listens, with the real port.
@@ -146,6 +159,10 @@ impl Daemon {
             tasks.spawn(keeper.clone().run(stopped.clone()));
         }
         self.start_gossip(&mut tasks, &stopped);
+        if let Some(central) = self.central.take() {
+            self.driver.set_referee(Arc::new(central.clone()));
+            tasks.spawn(central.run(stopped.clone()));
+        }
         let ended = self.wait().await;
         self.steward.begin_draining();
         if let Some(cluster) = &self.cluster {
@@ -213,6 +230,26 @@ impl Daemon {
             error = broken => Err(error.into()),
         }
     }
+}
+
+/// The central store; nothing is connected yet.
+fn central(
+    config: &Config,
+    section: &RedisSection,
+    advertised: Option<SocketAddr>,
+    driver: &Driver,
+) -> anyhow::Result<Central> {
+    let (password, ca) = (section.password_file.as_deref(), section.ca_file.as_deref());
+    let target = redis::target(section.url.nodes(), password, ca, section.timeout.into())?;
+    let cluster = config.cluster.as_ref();
+    let name = cluster.map_or(CLUSTER_NAME_DEFAULT, |c| c.name.as_str()).to_owned();
+    let own = advertised.map(|a| a.to_string());
+    let others = cluster.is_some_and(|c| c.seeds.iter().any(|seed| Some(seed) != own.as_ref()));
+    let when = match section.mode {
+        RedisMode::Always => When::Always,
+        RedisMode::Fallback => When::CutOff { min_peers: section.min_peers, expected: others },
+    };
+    Ok(Central::new(driver.clone(), name, section.url.to_string(), target, when))
 }
 
 async fn bind_tcp(address: SocketAddr) -> anyhow::Result<TcpListener> {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::{Request, StatusCode, header};
 use metrics::Histogram;
-use spillgate::api::{self, Api, Control, Identity, MemberView, Readiness};
+use spillgate::api::{self, Api, Control, DeciderView, Identity, MemberView, Readiness};
 use spillgate::config::{Config, ConfigError, Overrides};
 use spillgate::driver::Driver;
 use spillgate_core::decision::{Check, LimitRef};
@@ -247,5 +247,9 @@ impl Control for Alone {
 
     fn members(&self) -> Vec<MemberView> {
         Vec::new()
+    }
+
+    fn decider(&self) -> DeciderView {
+        DeciderView { mode: "local", store: None }
     }
 }

@@ -37,7 +37,7 @@ async fn offer(plan: &Plan, daemons: &[Daemon]) -> Measure {
 /// belongs to every stretch of time that holds both, wherever in between a busy machine kept the message, and to others
 /// only perhaps. What exceeds `burst + rate * stretch` by this count was over the limit for certain: there is no
 /// allowance for measuring to be made, and none is.
-fn certain_overshoot(answers: &[Answer], rate: f64, burst: f64) -> f64 {
+pub fn certain_overshoot(answers: &[Answer], rate: f64, burst: f64) -> f64 {
     let mut granted: Vec<(f64, f64)> = answers
         .iter()
         .filter(|answer| answer.allowed)

@@ -288,7 +288,10 @@ async fn the_cluster_is_described() {
     let two = start_cluster(2, LIMITS).await;
     let cluster = two[0].get("/v1/cluster").await;
     let members: Vec<&str> = cluster.as_object().unwrap().keys().map(String::as_str).collect();
-    assert_eq!(members, ["cluster", "node", "incarnation", "version", "uptime_ms", "state", "members"]);
+    assert_eq!(
+        members,
+        ["cluster", "node", "incarnation", "version", "uptime_ms", "state", "mode", "redis", "members"]
+    );
     let [this, other] = [&cluster["members"][0], &cluster["members"][1]];
     assert_eq!((&cluster["cluster"], &this["self"], &other["self"]), (&json!("test"), &json!(true), &json!(false)));
     assert_eq!((&other["node"], &other["state"]), (&json!("b"), &json!("alive")), "{cluster}");

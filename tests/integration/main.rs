@@ -7,6 +7,7 @@ mod command;
 mod daemon;
 mod http1;
 mod nodes;
+mod redis_server;
 mod relay;
 mod world;
 
@@ -24,6 +25,10 @@ mod overload;
 mod persistence;
 mod private;
 mod reality;
+mod redis;
+mod redis_chaos;
+mod redis_fallback;
+mod redis_faults;
 mod refusals;
 mod reload;
 mod report;

@@ -140,7 +140,7 @@ async fn every_documented_metric_is_there_and_none_grows_with_keys() {
     })
     .await;
     let scraped = Scraped::of(&daemons[0]).await;
-    let documented: [(&str, &str, &[&str]); 19] = [
+    let documented: [(&str, &str, &[&str]); 20] = [
         ("checks_total", "counter", &["limit", "outcome"]),
         ("check_duration_seconds", "histogram", &["le"]),
         ("unconfirmed_denials_total", "counter", &["limit"]),
@@ -156,6 +156,7 @@ async fn every_documented_metric_is_there_and_none_grows_with_keys() {
         ("gossip_lost_frames_total", "counter", &["peer"]),
         ("gossip_refused_frames_total", "counter", &[]),
         ("members", "gauge", &["state"]),
+        ("mode", "gauge", &["mode"]),
         ("clock_offset_seconds", "gauge", &["peer"]),
         ("build_info", "gauge", &["version"]),
         ("process_cpu_seconds_total", "counter", &[]),

@@ -110,7 +110,7 @@ impl Entry {
         }
     }
 
-    fn window_moved(&mut self, before: Option<u64>) {
+    pub(crate) fn window_moved(&mut self, before: Option<u64>) {
         if self.meter.window() == before {
             return;
         }
@@ -295,7 +295,9 @@ impl Entry {
         // charges of the window before that were missed; what else the counter moved by it began anew above
         let missed = if first { capacity } else { step.granted - charged };
         let older = update.previous.map_or(0, |previous| previous.min(missed).min(capacity));
+        let older = older - news.set_off_stored_before(older);
         let charged = charged - news.set_off(slot, charged, by_time);
+        let charged = charged - news.set_off_stored(slot, charged);
         self.guessed |= first && charged > 0;
         let window = update.window.unwrap_or(0);
         self.meter.charge_window(&self.rule, now, window.saturating_sub(1), older);
@@ -379,7 +381,7 @@ impl Entry {
         if outlook.silent == 0 {
             news.end_own_silence();
             if silent.is_empty() {
-                news.silence = None;
+                self.end_silence(now);
                 return;
             }
         }
@@ -407,6 +409,16 @@ impl Entry {
         // links are cut the others spend what a silent peer does not, and the debt would only grow.
         let left = self.level(now).tokens().max(0.0);
         self.meter.charge_fraction(&self.rule, now, assumed.min(left));
+    }
+
+    /// All that were silent have told all: what a central store said of them beyond that was not theirs.
+    fn end_silence(&mut self, now: Now) {
+        self.roll(now);
+        let rate = if self.rule.algorithm().windowed() { 0.0 } else { self.rule.rate().per_second() };
+        let back = self.news.as_mut().map_or(0, |news| news.end_silence(rate, now.at));
+        if back > 0 {
+            self.meter.refund(&self.rule, now, back);
+        }
     }
 
     /// A replica is gone without a last word: what it may have granted that nobody heard of is charged, since it will

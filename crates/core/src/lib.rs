@@ -7,6 +7,7 @@
 
 pub mod algorithm;
 pub mod catalog;
+pub mod central;
 pub mod counter;
 pub mod decision;
 pub mod entry;

@@ -280,6 +280,7 @@ impl Shard {
     }
 
     /// Takes in an update from a peer's frame number `seq`. False when the key is unknown here and the update does not describe it.
+    ///
     pub fn learn(&mut self, slot: Slot, seq: u64, update: &Update, now: Now) -> bool {
         let key = KeyId::from_bytes(update.key);
         let place = match self.place(key) {

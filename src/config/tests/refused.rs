@@ -61,7 +61,7 @@ fn keys_in_the_wrong_place() {
 
 #[test]
 fn sections_of_later_work() {
-    for section in ["redis", "resp", "envoy"] {
+    for section in ["resp", "envoy"] {
         refused(&format!("[node]\nid = 'a'\n[{section}]\n"), 3, &[section, "is not a known key"]);
     }
     refused("[[rule]]\n", 1, &["rule is not a known key"]);

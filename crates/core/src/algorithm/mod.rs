@@ -19,6 +19,7 @@ pub use level::Level;
 pub use sliding_window::SlidingWindow;
 pub use window::CLOCK_TOLERANCE;
 
+use crate::central::Used;
 use crate::limit::{Algorithm, Rule};
 use crate::time::{Nanos, Now};
 
@@ -209,6 +210,29 @@ impl Meter {
             Self::Fixed(m) => (m.rolled(rule, now).missing(), 0),
             Self::Sliding(m) => m.rolled(rule, now).used(),
         }
+    }
+
+    /// A meter that shows `used`; `now.wall` must be of the clock that numbered its windows.
+    ///
+    /// Tokens are taken to the millionth, so that the noise of a float makes no token of 99.999999999.
+    #[must_use]
+    pub fn showing(rule: &Rule, now: Now, used: Used) -> Self {
+        const MILLIONTH: u64 = 1_000_000;
+        let mut meter = Self::full(rule, now);
+        match (&mut meter, used) {
+            (Self::Bucket(_), Used::Bucket(tokens)) => {
+                let parts = (tokens.max(0.0) * MILLIONTH as f64).round() as i128;
+                meter = Self::Bucket(Bucket::with_used(rule, now, Level { parts, unit: MILLIONTH }));
+            }
+            (_, Used::Window { number, current, previous }) => {
+                meter.roll_to(rule, now, number);
+                meter.charge_window(rule, now, number.saturating_sub(1), previous);
+                meter.charge_window(rule, now, number, current);
+            }
+            // a store that counts otherwise than the rule: nothing to show
+            _ => {}
+        }
+        meter
     }
 
     /// Capacity less level, never negative.

@@ -444,7 +444,6 @@ impl Links {
     /// silence towards it yet.
     #[must_use]
     pub fn silent(&self, now: Nanos) -> Arc<[Silent]> {
-        let goes_on = |p: &&Peer| p.state == PeerState::Silent || p.releasing;
         let silent = |p: &Peer| {
             // what was heard last had been on its way for a while, and it goes on by itself only after the stale time
             let last = Nanos(p.heard.0.saturating_sub(p.round_trip().0 / 2));
@@ -453,7 +452,7 @@ impl Links {
             let longest = patience(&self.pace, p).plus(p.round_trip()).plus(self.pace.interval.times(2));
             Silent { slot: p.slot, dead: p.dead, since: alone.max(Nanos(now.0.saturating_sub(longest.0))) }
         };
-        self.peers.iter().filter(goes_on).map(silent).collect()
+        self.peers.iter().filter(|p| p.goes_on()).map(silent).collect()
     }
 
     /// Times from a tick with news to its being confirmed by all, since the last call.

@@ -134,6 +134,11 @@ pub struct Peer {
 }
 
 impl Peer {
+    /// Whether it goes on without this node's confirmation, or may: it is silent, or has not ended its own silence yet.
+    pub(crate) fn goes_on(&self) -> bool {
+        self.state == PeerState::Silent || self.releasing
+    }
+
     /// A peer just met: it is to be told everything that has happened up to `tick`.
     #[must_use]
     pub fn new(replica: ReplicaId, slot: Slot, now: Nanos, tick: u64) -> Self {

@@ -1,10 +1,12 @@
 //! What a key has to say and what was heard of it: own counters and which of them are common knowledge, demand, peers'
 //! counters. Present only while there is something to say. It must not know buckets, frames or other keys.
 
+mod account;
 mod demand;
 mod silence;
 mod spans;
 
+pub use account::Account;
 pub use demand::Demand;
 pub use silence::Silence;
 pub use spans::Spans;
@@ -81,6 +83,8 @@ pub struct News {
     pub busy: Nanos,
     /// While a peer is silent: what it is assumed to spend, and own charges that it has not confirmed.
     pub silence: Option<Box<Silence>>,
+    /// What a central store has counted, while one decides.
+    pub account: Option<Account>,
     /// Tokens that this node's earlier run granted and that nobody may have heard of, as its snapshot has it.
     pub unheard_before: u64,
 }
@@ -108,6 +112,7 @@ impl News {
             listed: false,
             busy: now,
             silence: None,
+            account: None,
             unheard_before: 0,
         }
     }
@@ -181,6 +186,7 @@ impl News {
         if let Some(silence) = &mut self.silence {
             (silence.held, silence.held_before) = (0.0, 0.0);
         }
+        self.account_new_window();
         self.new_baseline();
     }
 
@@ -190,6 +196,7 @@ impl News {
         if let Some(silence) = &mut self.silence {
             (silence.held, silence.held_before) = (0.0, silence.held);
         }
+        self.account_new_window();
         self.new_baseline();
     }
 
@@ -331,6 +338,10 @@ impl News {
         self.counts.forget(slot);
         self.peers.retain(|p| p.slot != slot);
         self.assume_only(|of| of != slot);
+        if let Some(silence) = &mut self.silence {
+            // it will never tell what it spent: that stays charged
+            (silence.stored.spent, silence.stored.spent_before) = (0.0, 0.0);
+        }
         self.sum_others();
     }
 

@@ -2,6 +2,7 @@
 //! confirmed. The rule behind it is in [`crate::stability`] and [`crate::entry::Entry::assume`].
 
 use super::News;
+use super::account::Stored;
 use crate::counter::Slot;
 use crate::time::Nanos;
 
@@ -25,7 +26,9 @@ pub struct Silence {
     /// Up to when each one's spending is assumed.
     assumed_until: Vec<(Slot, Nanos)>,
     /// Tokens assumed and charged that nobody has told of.
-    credit: f64,
+    pub(super) credit: f64,
+    /// What a central store says of the silent; nothing where none decides.
+    pub(super) stored: Stored,
 }
 
 impl Silence {
@@ -101,6 +104,7 @@ impl News {
     pub fn assume_only(&mut self, silent: impl Fn(Slot) -> bool) {
         if let Some(silence) = &mut self.silence {
             silence.assumed_until.retain(|(slot, _)| silent(*slot));
+            silence.stored.of.retain(|slot| silent(*slot));
         }
     }
 

@@ -209,7 +209,7 @@ impl Node {
     }
 }
 
-const fn validate(key: &str, cost: u64) -> Result<(), CheckError> {
+pub(super) const fn validate(key: &str, cost: u64) -> Result<(), CheckError> {
     if key.is_empty() || key.len() > KEY_BYTES_MAX {
         return Err(CheckError::KeyLength(key.len()));
     }
@@ -219,7 +219,7 @@ const fn validate(key: &str, cost: u64) -> Result<(), CheckError> {
     Ok(())
 }
 
-fn reserved(rule: &Rule, priority: &str) -> Result<u64, CheckError> {
+pub(super) fn reserved(rule: &Rule, priority: &str) -> Result<u64, CheckError> {
     rule.reserved(priority).ok_or_else(|| CheckError::Priority {
         limit: rule.limit().to_owned(),
         priority: priority.chars().take(64).collect(),
@@ -228,7 +228,7 @@ fn reserved(rule: &Rule, priority: &str) -> Result<u64, CheckError> {
 }
 
 /// Has the key looked at in the next ticks.
-fn enlist(shard: &mut Shard, id: KeyId) {
+pub(super) fn enlist(shard: &mut Shard, id: KeyId) {
     if let Some(news) = shard.find(id).and_then(|e| e.news.as_mut())
         && !news.listed
     {
@@ -272,7 +272,7 @@ fn check_in(
     if granted > 0 {
         entry.charge(now, granted);
     }
-    let mut decision = decided(entry, check.cost, reserved, reason, now, outlook);
+    let mut decision = decided(&entry.meter, &entry.rule, check.cost, reserved, reason, now, outlook);
     if granted > 0 {
         decision.delay = delay;
     }
@@ -311,36 +311,43 @@ fn check_absent(
     let tally = usize::from(shard.catalog.tally(&rule));
     let mut entry = Entry::full(id, rule, now);
     let reason = entry.refusal(now, outlook, check.cost, reserved);
-    let decision = decided(&entry, check.cost, reserved, reason, now, outlook);
+    let decision = decided(&entry.meter, &entry.rule, check.cost, reserved, reason, now, outlook);
     count(shard, tally, &decision, Attempt::First);
     Ok(Some(decision))
 }
 
 /// The answer, with what is left after it.
-fn decided(entry: &Entry, cost: u64, reserved: u64, reason: Option<Reason>, now: Now, outlook: &Outlook) -> Decision {
-    let enforced = entry.rule.spec().enforce;
-    let meter = &entry.meter;
+pub(super) fn decided(
+    meter: &Meter,
+    rule: &Rule,
+    cost: u64,
+    reserved: u64,
+    reason: Option<Reason>,
+    now: Now,
+    outlook: &Outlook,
+) -> Decision {
+    let enforced = rule.spec().enforce;
     Decision {
         allowed: reason.is_none() || !enforced,
         reason,
         cost,
-        capacity: entry.rule.capacity(),
-        window: entry.rule.window(),
-        remaining: meter.level(&entry.rule, now).whole(),
+        capacity: rule.capacity(),
+        window: rule.window(),
+        remaining: meter.level(rule, now).whole(),
         retry_after: match reason {
-            Some(reason) if enforced => retry_after(reason, meter, &entry.rule, now, cost + reserved, outlook),
+            Some(reason) if enforced => retry_after(reason, meter, rule, now, cost + reserved, outlook),
             _ => Nanos::ZERO,
         },
-        reset_after: meter.full_in(&entry.rule, now),
+        reset_after: meter.full_in(rule, now),
         delay: Nanos::ZERO,
         confirm_wait: match reason {
-            Some(Reason::Unconfirmed) if enforced => entry.rule.spec().confirm_wait,
+            Some(Reason::Unconfirmed) if enforced => rule.spec().confirm_wait,
             _ => Nanos::ZERO,
         },
     }
 }
 
-fn count(shard: &mut Shard, tally: usize, decision: &Decision, attempt: Attempt) {
+pub(super) fn count(shard: &mut Shard, tally: usize, decision: &Decision, attempt: Attempt) {
     let Some(tally) = shard.tallies.get_mut(tally) else { return };
     if let Attempt::Again(Some(reason)) = attempt {
         tally.denied[reason as usize] = tally.denied[reason as usize].saturating_sub(1);
