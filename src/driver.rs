@@ -25,6 +25,17 @@ pub struct BatchError {
     pub error: CheckError,
 }
 
+/// A request that was decided, and may be again.
+#[derive(Clone, Debug)]
+pub struct Held<'a> {
+    /// What was asked.
+    pub check: Check<'a>,
+    /// How long its answer may be held, where the limit's `confirm_wait` does not allow more.
+    pub wait: Nanos,
+    /// The last decision on it.
+    pub outcome: Result<Decision, CheckError>,
+}
+
 /// The node with its clock. Clones share it.
 #[derive(Clone)]
 pub struct Driver(Arc<Shared>);
@@ -165,39 +176,46 @@ impl Driver {
         for (index, (check, _)) in checks.iter().enumerate() {
             self.0.node.validate_whole(check).map_err(|error| BatchError { index, error })?;
         }
-        let mut decisions = Vec::with_capacity(checks.len());
-        for (index, (check, _)) in checks.iter().enumerate() {
-            decisions.push(self.check(check).map_err(|error| BatchError { index, error })?);
+        let mut held = Vec::with_capacity(checks.len());
+        for (index, (check, wait)) in checks.iter().enumerate() {
+            let decision = self.check(check).map_err(|error| BatchError { index, error })?;
+            held.push(Held { check: *check, wait: *wait, outcome: Ok(decision) });
         }
+        self.hold_all(&mut held).await;
+        let outcomes = held.into_iter().enumerate();
+        outcomes.map(|(index, h)| h.outcome.map_err(|error| BatchError { index, error })).collect()
+    }
+
+    /// Tries those again that were refused and are worth holding, each for as long as its limit and its `wait` say.
+    /// Each `outcome` is true at any time: the future may be dropped, and the answers given as they stand.
+    pub async fn hold_all(&self, held: &mut [Held<'_>]) {
         let start = self.now().at;
         loop {
             let progress = self.0.progress.notified();
             tokio::pin!(progress);
             progress.as_mut().enable();
             let passed = self.now().at.since(start);
-            let mut next: Option<Nanos> = None;
-            for (index, ((check, wait), decision)) in checks.iter().zip(&mut decisions).enumerate() {
-                if decision.allowed || !worth_holding(decision, *wait) {
-                    continue;
-                }
-                let left = hold_time(decision, *wait).since(passed);
-                if left == Nanos::ZERO {
-                    continue;
-                }
-                let again = self.attempt(check, Attempt::Again(refusal(decision)));
-                *decision = again.map_err(|error| BatchError { index, error })?;
-                let left = hold_time(decision, *wait).since(passed);
-                if !decision.allowed && left > Nanos::ZERO {
-                    let pause = if decision.reason == Some(Reason::OverLimit) { decision.retry_after } else { left };
-                    next = Some(next.unwrap_or(Nanos::MAX).min(pause).min(left));
-                }
-            }
-            let Some(pause) = next else { return Ok(decisions) };
+            let Some(pause) = held.iter_mut().filter_map(|h| self.try_again(h, passed)).min() else { return };
             tokio::select! {
                 () = progress => {}
                 () = tokio::time::sleep(pause.into()) => {}
             }
         }
+    }
+
+    /// Tries one again that has been held for the time `passed`; in which time to try once more, where that is worth it.
+    fn try_again(&self, held: &mut Held<'_>, passed: Nanos) -> Option<Nanos> {
+        let wait = held.wait;
+        let left = |decision: &Decision| {
+            let left = hold_time(decision, wait).since(passed);
+            (!decision.allowed && left > Nanos::ZERO).then_some(left)
+        };
+        let before = held.outcome.as_ref().ok()?;
+        left(before)?;
+        held.outcome = self.attempt(&held.check, Attempt::Again(refusal(before)));
+        let decision = held.outcome.as_ref().ok()?;
+        let left = left(decision)?;
+        Some(if decision.reason == Some(Reason::OverLimit) { decision.retry_after.min(left) } else { left })
     }
 
     /// All or none, holding the answer as [`Driver::check_wait`] does. Where one refuses, nothing is charged; those that
@@ -396,6 +414,8 @@ fn hold_time(decision: &Decision, wait: Nanos) -> Nanos {
     }
 }
 
-fn worth_holding(decision: &Decision, wait: Nanos) -> bool {
+/// Whether a refusal may become a grant within the time that its answer may be held.
+#[must_use]
+pub fn worth_holding(decision: &Decision, wait: Nanos) -> bool {
     !decision.allowed && hold_time(decision, wait) > Nanos::ZERO
 }

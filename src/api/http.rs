@@ -11,19 +11,18 @@ use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde::{Deserialize, Serialize};
-use spillgate_core::decision::{CheckError, LimitRef, Reason};
+use spillgate_core::decision::{CheckError, LimitRef};
 use spillgate_core::limit::KEY_BYTES_MAX;
 use spillgate_core::time::Nanos;
 use spillgate_core::view::TopBy;
-use tokio::sync::SemaphorePermit;
 
 use super::answer::{self, Answer};
+use super::ask::{draining, refuse_mistake};
 use super::body;
 use super::problem::{Kind, Problem, no_method, no_route};
 use super::request::{self, Mode, Target, Wanted};
 use super::token::{self, Token};
 use super::{Api, Readiness, view};
-use crate::driver::BatchError;
 
 /// The most keys that `GET /v1/top` lists.
 const TOP_MAX: usize = 1000;
@@ -33,9 +32,8 @@ type Shared = State<Arc<Api>>;
 type Answered = Result<Response, Problem>;
 
 /// Every route of the API. All but the two of health need the token, where there is one.
-pub fn router(mut api: Api) -> Router {
-    let token = api.token.take();
-    let api = Arc::new(api);
+pub fn router(api: Arc<Api>) -> Router {
+    let token = api.token.clone();
     let guarded = Router::new()
         .route("/v1/check", post(check))
         .route("/v1/checks", post(checks))
@@ -54,62 +52,20 @@ pub fn router(mut api: Api) -> Router {
 }
 
 /// Puts the token before the guarded routes, and problems where no route or method matches.
-fn assemble(guarded: Router, open: Router, token: Option<Token>) -> Router {
+fn assemble(guarded: Router, open: Router, token: Option<Arc<Token>>) -> Router {
     let guarded = match token {
-        Some(token) => guarded.route_layer(from_fn_with_state(Arc::new(token), token::guard)),
+        Some(token) => guarded.route_layer(from_fn_with_state(token, token::guard)),
         None => guarded,
     };
     guarded.merge(open).fallback(no_route).method_not_allowed_fallback(no_method)
 }
 
-impl Api {
-    fn refuse_if_draining(&self) -> Result<(), Problem> {
-        match self.control.readiness() {
-            Readiness::Ready | Readiness::Joining => Ok(()),
-            Readiness::Draining => Err(draining()),
-        }
-    }
-
-    /// To be held while a check is being answered.
-    fn slot(&self) -> Result<SemaphorePermit<'_>, Problem> {
-        self.checks.try_acquire().map_err(|_| {
-            Problem::new(Kind::Overloaded, "this node answers as many checks as it can at once: try again in a moment")
-        })
-    }
-
-    fn problem(&self, error: &CheckError) -> Problem {
-        Problem::of_check(error, &self.driver.limits())
-    }
-
-    fn problem_of_item(&self, e: &BatchError) -> Problem {
-        self.problem(&e.error).at(e.index)
-    }
-}
-
-fn draining() -> Problem {
-    Problem::new(Kind::Draining, "this node is draining and decides no more; ask another node")
-}
-
 async fn check(State(api): Shared, request: Request) -> Answered {
     let body = body::read(request).await?;
     let wanted = request::check(&body)?;
-    api.refuse_if_draining()?;
-    let _slot = api.slot()?;
-    let decision = api.driver.check_wait(&wanted.check(), wanted.wait).await.map_err(|e| api.problem(&e))?;
+    let decision = api.check(&wanted).await?;
     let limit = wanted.limit.as_ref();
-    if !decision.allowed && decision.reason == Some(Reason::TooLarge) {
-        let (cost, capacity) = (decision.cost, decision.capacity);
-        // a cost within the capacity is too large only for a priority that must leave a reserve
-        let less = if cost <= capacity { " less what it reserves from that priority" } else { "" };
-        return Err(Problem::new(
-            Kind::NeverGranted,
-            format!(
-                "cost {cost} is above the capacity {capacity} of limit {:?}{less}: it can never be granted; \
-                 ask for less, or raise the limit's burst",
-                limit.name()
-            ),
-        ));
-    }
+    refuse_mistake(limit.name(), &decision)?;
     Ok(answer::one(Answer { limit: limit.name(), key: &wanted.key, decision: &decision }))
 }
 
@@ -287,7 +243,7 @@ mod tests {
     fn assembled(token: Option<&str>) -> Router {
         let guarded = Router::new().route("/guarded", get(healthz).post(healthz));
         let open = Router::new().route("/open", get(healthz));
-        assemble(guarded, open, token.map(|t| Token::new(t).unwrap()))
+        assemble(guarded, open, token.map(|t| Arc::new(Token::new(t).unwrap())))
     }
 
     #[tokio::test]

@@ -31,7 +31,7 @@ pub use cluster::{
     GOSSIP_INTERVAL_DEFAULT, JOIN_TIMEOUT_DEFAULT, KEEP_ALIVE, STALE_AFTER_DEFAULT,
 };
 pub use error::{ConfigError, Problem, Problems};
-pub use node::{HTTP_LISTEN_DEFAULT, MAX_KEYS_DEFAULT, SNAPSHOT_INTERVAL_DEFAULT};
+pub use node::{HTTP_LISTEN_DEFAULT, MAX_KEYS_DEFAULT, RESP_LISTEN_DEFAULT, SNAPSHOT_INTERVAL_DEFAULT};
 pub use overrides::{LimitFlagError, Overrides, parse_limit_flag};
 pub use schema::json_schema;
 
@@ -51,6 +51,8 @@ pub struct Config {
     pub node: NodeConfig,
     /// Where applications ask.
     pub http: HttpConfig,
+    /// Where Redis clients ask; `None`: nowhere.
+    pub resp: Option<RespConfig>,
     /// The other nodes; `None`: a single node.
     pub cluster: Option<ClusterSection>,
     /// Every named limit.
@@ -79,6 +81,14 @@ pub struct HttpConfig {
     pub unix: Option<PathBuf>,
     /// File with the bearer token that requests must carry.
     pub token_file: Option<PathBuf>,
+}
+
+/// Where Redis clients ask.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RespConfig {
+    /// TCP address; port 0 picks a free one. Loopback, unless [`HttpConfig::token_file`] is there, whose token `AUTH`
+    /// then takes.
+    pub listen: SocketAddr,
 }
 
 impl Config {
@@ -132,7 +142,9 @@ impl Config {
         let root = reader.root(keys::ROOT, &table);
         let mut files = Vec::new();
         let node = node::read_node(&root.table("node"), overrides);
-        let http = node::read_http(&root.table("http"), overrides, &mut files);
+        let http_section = root.table("http");
+        let http = node::read_http(&http_section, overrides, &mut files);
+        let resp = node::read_resp(&root.table("resp"), overrides, &http_section);
         let cluster = cluster::read_cluster(&root.table("cluster"), overrides, &mut files);
         let limits = limits::read_limits(&root, overrides);
         for file in &files {
@@ -144,7 +156,7 @@ impl Config {
         }
         let problems = reader.into_problems();
         if problems.is_empty() {
-            Ok(Self { node, http, cluster, limits })
+            Ok(Self { node, http, resp, cluster, limits })
         } else {
             Err(Problems::new(path, problems).into())
         }

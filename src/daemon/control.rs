@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::LoadConfig;
 use super::gossip::Traffic;
-use crate::api::{Control, Identity, MemberView, Readiness};
+use crate::api::{Control, Identity, MemberView, Readiness, RespCounts};
 use crate::cluster::{Cluster, MemberState};
 use crate::config::Config;
 use crate::driver::Driver;
@@ -23,6 +23,7 @@ const DRAINING: u8 = 2;
 /// Keeps the daemon's state for those who ask.
 pub(super) struct Steward {
     pub(super) traffic: Arc<Traffic>,
+    pub(super) resp: Arc<RespCounts>,
     driver: Driver,
     metrics: Arc<Metrics>,
     cluster: Option<Cluster>,
@@ -47,6 +48,7 @@ impl Steward {
     ) -> Self {
         Self {
             traffic: Arc::default(),
+            resp: Arc::default(),
             driver,
             metrics,
             cluster,
@@ -113,6 +115,7 @@ impl Control for Steward {
             bytes: (self.traffic.sent.load(Relaxed), self.traffic.received.load(Relaxed)),
             frames_refused: self.traffic.refused.load(Relaxed),
             snapshots: self.store.as_ref().map(|s| s.written()),
+            resp: (self.resp.open(), self.resp.commands().collect(), self.resp.errors()),
             version: VERSION,
         })
     }
@@ -187,8 +190,8 @@ fn report(old: &Config, new: &Config) -> String {
     });
     parts.extend(list("changed", changed.collect()));
     let mut text = if parts.is_empty() { "no limit changed".to_owned() } else { parts.join("; ") };
-    if old.node != new.node || old.http != new.http || old.cluster != new.cluster {
-        text.push_str("; [node], [http] or [cluster] changed too: that takes a restart");
+    if (&old.node, &old.http, &old.resp, &old.cluster) != (&new.node, &new.http, &new.resp, &new.cluster) {
+        text.push_str("; [node], [http], [resp] or [cluster] changed too: that takes a restart");
     }
     text
 }

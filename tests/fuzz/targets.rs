@@ -218,8 +218,8 @@ pub fn http(bytes: &[u8]) -> String {
 fn server_of_its_own() -> (Runtime, axum::Router) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let driver = Driver::new(node_config(false), limits(), Histogram::noop());
-    let router = api::router(Api { driver, control: Arc::new(Alone), token: None, checks: Semaphore::new(2) });
-    (runtime, router)
+    let checks = Arc::new(Semaphore::new(2));
+    (runtime, api::router(Arc::new(Api { driver, control: Arc::new(Alone), token: None, checks })))
 }
 
 /// A node without a cluster.

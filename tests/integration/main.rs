@@ -27,6 +27,7 @@ mod reality;
 mod refusals;
 mod reload;
 mod report;
+mod resp;
 mod secret;
 mod start;
 mod unstartable;

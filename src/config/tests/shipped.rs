@@ -150,7 +150,9 @@ fn a_switched_off_setting_shows_its_default_or_says_that_it_is_an_example() {
 #[test]
 fn a_default_that_is_written_out_changes_nothing() {
     let base = |limit: &str, cluster: &str, more: &str| {
-        format!("[cluster]\nsecret_file = 's'\n{cluster}\n{more}\n[[limit]]\nname = 'a'\nrate = '7/s'\n{limit}\n")
+        format!(
+            "[resp]\n[cluster]\nsecret_file = 's'\n{cluster}\n{more}\n[[limit]]\nname = 'a'\nrate = '7/s'\n{limit}\n"
+        )
     };
     let plain = read(&base("", "", ""));
     let mut seen = 0;
@@ -161,6 +163,7 @@ fn a_default_that_is_written_out_changes_nothing() {
         let text = match table {
             "limit" => base(&line, "", ""),
             "cluster" => base("", &line, ""),
+            "resp" => base("", "", "").replacen("[resp]", &format!("[resp]\n{line}"), 1),
             other => base("", "", &format!("[{other}]\n{line}")),
         };
         assert_eq!(read(&text), plain, "{path} = {default}");

@@ -1,0 +1,81 @@
+//! One HTTP connection, from its first byte to its end. It must not know any route, nor how connections come.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::Request;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tower::ServiceExt;
+use tracing::debug;
+
+use super::listen::{Speak, wait_for_shutdown};
+use super::pace::{Pace, Paced, Patience};
+
+/// The most bytes of a request's head: room for a key of 1024 escaped bytes, little enough for 20,000 at once.
+const HEAD_BYTES_MAX: usize = 32 << 10;
+/// Requests that one HTTP/2 connection may have open at once.
+const STREAMS_MAX: u32 = 256;
+/// How often an HTTP/2 client is asked whether it is still there.
+const PING_EVERY: Duration = Duration::from_secs(20);
+
+impl Speak for Router {
+    async fn serve<S>(self, stream: S, mut shutdown: watch::Receiver<bool>, patience: Patience)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let pace = Arc::new(Pace::default());
+        let io = TokioIo::new(Paced::new(stream, pace.clone()));
+        let (router, counted) = (self, pace.clone());
+        let service = service_fn(move |request: Request<Incoming>| {
+            let answering = counted.answering(request.version());
+            let answer = router.clone().oneshot(request.map(Body::new));
+            async move {
+                let _answering = answering;
+                answer.await
+            }
+        });
+        let builder = builder();
+        let mut served = pin!(builder.serve_connection(io, service));
+        let ended = tokio::select! {
+            ended = served.as_mut() => Some(ended),
+            why = pace.watch(patience) => {
+                debug!("closing a connection: {why}");
+                return;
+            }
+            () = wait_for_shutdown(&mut shutdown) => None,
+        };
+        let ended = match ended {
+            Some(ended) => ended,
+            None => {
+                served.as_mut().graceful_shutdown();
+                timeout(patience.grace, served).await.unwrap_or(Ok(()))
+            }
+        };
+        if let Err(e) = ended {
+            debug!("a connection ended with an error: {e}");
+        }
+    }
+}
+
+fn builder() -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    // not `pipeline_flush`: it holds an answer back for as long as part of a further request is in the buffer
+    builder.http1().max_buf_size(HEAD_BYTES_MAX);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(Duration::from_secs(10))
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(HEAD_BYTES_MAX as u32);
+    builder
+}
