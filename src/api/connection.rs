@@ -1,12 +1,15 @@
 //! One HTTP connection, from its first byte to its end. It must not know any route, nor how connections come.
 
+use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::BoxError;
 use axum::Router;
 use axum::body::Body;
-use axum::http::Request;
+use axum::http::{Request, Response};
+use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -17,6 +20,7 @@ use tokio::time::timeout;
 use tower::ServiceExt;
 use tracing::debug;
 
+use super::cork::cork;
 use super::listen::{Speak, wait_for_shutdown};
 use super::pace::{Pace, Paced, Patience};
 
@@ -28,47 +32,61 @@ const STREAMS_MAX: u32 = 256;
 const PING_EVERY: Duration = Duration::from_secs(20);
 
 impl Speak for Router {
-    async fn serve<S>(self, stream: S, mut shutdown: watch::Receiver<bool>, patience: Patience)
+    async fn serve<S>(self, stream: S, shutdown: watch::Receiver<bool>, patience: Patience)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let pace = Arc::new(Pace::default());
-        let io = TokioIo::new(Paced::new(stream, pace.clone()));
-        let (router, counted) = (self, pace.clone());
-        let service = service_fn(move |request: Request<Incoming>| {
-            let answering = counted.answering(request.version());
-            let answer = router.clone().oneshot(request.map(Body::new));
-            async move {
-                let _answering = answering;
-                answer.await
-            }
-        });
-        let builder = builder();
-        let mut served = pin!(builder.serve_connection(io, service));
-        let ended = tokio::select! {
-            ended = served.as_mut() => Some(ended),
-            why = pace.watch(patience) => {
-                debug!("closing a connection: {why}");
-                return;
-            }
-            () = wait_for_shutdown(&mut shutdown) => None,
+        let answer = move |request: Request<Incoming>| {
+            let answer = self.clone().oneshot(request.map(Body::new));
+            async move { answer.await.unwrap_or_else(|never| match never {}) }
         };
-        let ended = match ended {
-            Some(ended) => ended,
-            None => {
-                served.as_mut().graceful_shutdown();
-                timeout(patience.grace, served).await.unwrap_or(Ok(()))
-            }
-        };
-        if let Err(e) = ended {
-            debug!("a connection ended with an error: {e}");
+        serve(answer, stream, shutdown, patience).await;
+    }
+}
+
+/// Serves one connection; `answer` answers each request.
+pub async fn serve<S, A, F, B>(answer: A, stream: S, mut shutdown: watch::Receiver<bool>, patience: Patience)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    A: Fn(Request<Incoming>) -> F,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: hyper::body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
+    let pace = Arc::new(Pace::default());
+    let (corked, cork) = cork(Paced::new(stream, pace.clone()));
+    let counted = pace.clone();
+    let service = service_fn(move |request: Request<Incoming>| {
+        let answering = counted.answering(request.version());
+        let answer = answer(request);
+        async move {
+            let _answering = answering;
+            Ok::<_, Infallible>(answer.await)
         }
+    });
+    let builder = builder();
+    let mut served = pin!(builder.serve_connection(TokioIo::new(corked), service));
+    let ended = tokio::select! {
+        ended = cork.run(served.as_mut()) => Some(ended),
+        why = pace.watch(patience) => {
+            debug!("closing a connection: {why}");
+            return;
+        }
+        () = wait_for_shutdown(&mut shutdown) => None,
+    };
+    let ended = match ended {
+        Some(ended) => ended,
+        None => {
+            served.as_mut().graceful_shutdown();
+            timeout(patience.grace, cork.run(served)).await.unwrap_or(Ok(()))
+        }
+    };
+    if let Err(e) = ended {
+        debug!("a connection ended with an error: {e}");
     }
 }
 
 fn builder() -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
-    // not `pipeline_flush`: it holds an answer back for as long as part of a further request is in the buffer
     builder.http1().max_buf_size(HEAD_BYTES_MAX);
     builder
         .http2()

@@ -5,6 +5,7 @@ mod answer;
 mod ask;
 mod body;
 mod connection;
+mod cork;
 mod http;
 mod listen;
 mod pace;
@@ -22,7 +23,7 @@ use tokio::sync::Semaphore;
 
 use crate::driver::Driver;
 
-pub use self::http::router;
+pub use self::http::Http;
 pub use self::listen::{CONNECTIONS_MAX, bind_unix, raise_file_limit, serve_tcp, serve_unix};
 pub use self::resp::{Resp, RespCounts};
 pub use self::token::{Token, TokenError, read_text as read_token};

@@ -24,7 +24,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
-use crate::api::{self, Api, Resp, Token};
+use crate::api::{self, Api, Http, Resp, Token};
 use crate::cli::CouldNotStart;
 use crate::cluster::{Cluster, ClusterConfig, ClusterSecret, Credentials};
 use crate::config::{
@@ -166,12 +166,12 @@ impl Daemon {
         let control = self.steward.clone();
         let checks = Arc::new(Semaphore::new(api::CHECKS_MAX));
         let api = Arc::new(Api { driver: self.driver.clone(), control, token: self.token.take(), checks });
-        let router = api::router(api.clone());
+        let http = Http::new(api.clone());
         if let Some(listener) = self.tcp.take() {
-            tasks.spawn(api::serve_tcp(listener, router.clone(), stopped.clone()));
+            tasks.spawn(api::serve_tcp(listener, http.clone(), stopped.clone()));
         }
         if let Some(listener) = self.unix.take() {
-            tasks.spawn(api::serve_unix(listener, router, stopped.clone()));
+            tasks.spawn(api::serve_unix(listener, http, stopped.clone()));
         }
         if let Some(listener) = self.resp.take() {
             let resp = Resp::new(api, self.steward.resp.clone());
