@@ -113,6 +113,7 @@ mod tests {
                 corked.write_all(b"one ").await.unwrap();
                 corked.flush().await.unwrap();
                 corked.write_all(b"two").await.unwrap();
+                assert_eq!(corked.0.lock().bytes, b"one two", "nothing is sent before it waits");
                 wait.recv().await;
                 corked.write_all(b"!").await.unwrap();
                 corked.shutdown().await.unwrap();
@@ -120,7 +121,6 @@ mod tests {
             cork.run(writes).await;
         });
         let mut seen = [0; 64];
-        // one write, though it was flushed in between
         let n = near.read(&mut seen).await.unwrap();
         assert_eq!(&seen[..n], b"one two");
         go_on.send(()).await.unwrap();
