@@ -47,6 +47,17 @@ pub trait Referee: Send + Sync {
     fn given_back(&self, limit: LimitRef<'_>, key: &str);
 }
 
+/// A request that was decided, and may be again.
+#[derive(Clone, Debug)]
+pub struct Held<'a> {
+    /// What was asked.
+    pub check: Check<'a>,
+    /// How long its answer may be held, where the limit's `confirm_wait` does not allow more.
+    pub wait: Nanos,
+    /// The last decision on it.
+    pub outcome: Result<Decision, CheckError>,
+}
+
 /// The node with its clock. Clones share it.
 #[derive(Clone)]
 pub struct Driver(Arc<Shared>);
@@ -266,6 +277,38 @@ impl Driver {
         }
     }
 
+    /// Tries those again that were refused and are worth holding, each for as long as its limit and its `wait` say.
+    /// Each `outcome` is true at any time: the future may be dropped, and the answers given as they stand.
+    pub async fn hold_all(&self, held: &mut [Held<'_>]) {
+        let start = self.now().at;
+        loop {
+            let progress = self.0.progress.notified();
+            tokio::pin!(progress);
+            progress.as_mut().enable();
+            let passed = self.now().at.since(start);
+            let Some(pause) = held.iter_mut().filter_map(|h| self.try_again(h, passed)).min() else { return };
+            tokio::select! {
+                () = progress => {}
+                () = tokio::time::sleep(pause.into()) => {}
+            }
+        }
+    }
+
+    /// Tries one again that has been held for the time `passed`; in which time to try once more, where that is worth it.
+    fn try_again(&self, held: &mut Held<'_>, passed: Nanos) -> Option<Nanos> {
+        let wait = held.wait;
+        let left = |decision: &Decision| {
+            let left = hold_time(decision, wait).since(passed);
+            (!decision.allowed && left > Nanos::ZERO).then_some(left)
+        };
+        let before = held.outcome.as_ref().ok()?;
+        left(before)?;
+        held.outcome = self.attempt(&held.check, Attempt::Again(refusal(before)));
+        let decision = held.outcome.as_ref().ok()?;
+        let left = left(decision)?;
+        Some(if decision.reason == Some(Reason::OverLimit) { decision.retry_after.min(left) } else { left })
+    }
+
     /// All or none, holding the answer as [`Driver::check_wait`] does. Where one refuses, nothing is charged; those that
     /// were not at fault have `allowed: false` and no reason.
     ///
@@ -483,6 +526,8 @@ fn hold_time(decision: &Decision, wait: Nanos) -> Nanos {
     }
 }
 
-fn worth_holding(decision: &Decision, wait: Nanos) -> bool {
+/// Whether a refusal may become a grant within the time that its answer may be held.
+#[must_use]
+pub fn worth_holding(decision: &Decision, wait: Nanos) -> bool {
     !decision.allowed && hold_time(decision, wait) > Nanos::ZERO
 }

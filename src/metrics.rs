@@ -54,6 +54,8 @@ pub struct Sample {
     pub frames_refused: u64,
     /// What was written to `data_dir`; `None` without one.
     pub snapshots: Option<Written>,
+    /// Of the Redis protocol: connections open, commands by label, errors.
+    pub resp: (u64, Vec<(&'static str, u64)>, u64),
     /// What this node is called in `build_info`.
     pub version: &'static str,
 }
@@ -109,6 +111,7 @@ impl Metrics {
             gossip(sample);
             deciding(sample);
             snapshots(sample);
+            resp(sample);
             process(sample);
         });
         let mut text = now.handle().render();
@@ -220,6 +223,18 @@ fn snapshots(sample: &Sample) {
         counter!("spillgate_snapshots_total", "outcome" => outcome).absolute(n);
     }
     gauge!("spillgate_snapshot_bytes").set(bytes as f64);
+}
+
+fn resp(sample: &Sample) {
+    describe_gauge!("spillgate_resp_connections", "Connections of the Redis protocol");
+    describe_counter!("spillgate_resp_commands_total", "Commands of the Redis protocol");
+    describe_counter!("spillgate_resp_errors_total", "Commands of the Redis protocol answered with an error");
+    let (connections, commands, errors) = &sample.resp;
+    gauge!("spillgate_resp_connections").set(*connections as f64);
+    for (command, n) in commands {
+        counter!("spillgate_resp_commands_total", "command" => *command).absolute(*n);
+    }
+    counter!("spillgate_resp_errors_total").absolute(*errors);
 }
 
 fn process(sample: &Sample) {

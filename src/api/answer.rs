@@ -5,6 +5,8 @@
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http_body_util::Full;
 use serde::Serialize;
 use spillgate_core::decision::{Decision, Reason, Refunded};
 use spillgate_core::time::Nanos;
@@ -74,22 +76,30 @@ struct RefundedJson<'a> {
 
 /// `value` as an answer of 200.
 pub fn json(value: &impl Serialize) -> Response {
+    whole(value).into_response()
+}
+
+fn whole(value: &impl Serialize) -> axum::http::Response<Full<Bytes>> {
     let mut text = Vec::with_capacity(256);
     serde_json::to_writer(&mut text, value).expect("answers are made of names, numbers and lists");
-    ([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], text).into_response()
+    let mut response = axum::http::Response::new(Full::new(text.into()));
+    // of the answer itself, the two that describe it, and when to ask again
+    response.headers_mut().reserve(4);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
 }
 
 /// The answer to one check.
-pub fn one(answer: Answer<'_>) -> Response {
-    let mut response = json(&answer.json());
+pub fn one(answer: Answer<'_>) -> axum::http::Response<Full<Bytes>> {
+    let mut response = whole(&answer.json());
     describe(response.headers_mut(), &[answer]);
     response
 }
 
 /// The answer to several checks, in their order.
-pub fn many(answers: &[Answer<'_>]) -> Response {
+pub fn many(answers: &[Answer<'_>]) -> axum::http::Response<Full<Bytes>> {
     let allowed = answers.iter().all(|a| a.decision.allowed);
-    let mut response = json(&BatchJson { allowed, results: answers.iter().map(Answer::json).collect() });
+    let mut response = whole(&BatchJson { allowed, results: answers.iter().map(Answer::json).collect() });
     describe(response.headers_mut(), answers);
     response
 }
@@ -100,23 +110,41 @@ pub fn refunded(limit: &str, key: &str, r: Refunded) -> Response {
 }
 
 fn describe(headers: &mut HeaderMap, answers: &[Answer<'_>]) {
-    let shown = tightest(answers);
-    let policy = |a: &Answer<'_>| {
-        let d = a.decision;
-        format!("{};q={};w={}", quoted(a.limit), d.capacity, d.window.as_secs_ceil())
-    };
-    let limit = |a: &Answer<'_>| {
-        let d = a.decision;
-        format!("{};r={};t={}", quoted(a.limit), d.remaining, d.reset_after.as_secs_ceil())
-    };
-    let list = |member: &dyn Fn(&Answer<'_>) -> String| shown.iter().map(member).collect::<Vec<_>>().join(", ");
-    for (name, text) in [(POLICY, list(&policy)), (LIMIT, list(&limit))] {
-        if let Ok(value) = HeaderValue::try_from(text) {
-            headers.insert(name, value);
-        }
+    match answers {
+        // what is asked all the time
+        [one] => describe_shown(headers, &[*one]),
+        many => describe_shown(headers, &tightest(many)),
     }
     if let Some(wait) = retry_after(answers) {
         headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_secs_ceil().max(1)));
+    }
+}
+
+fn describe_shown(headers: &mut HeaderMap, shown: &[Answer<'_>]) {
+    let mut text = Vec::with_capacity(128);
+    for (name, members) in [(POLICY, ["q", "w"]), (LIMIT, ["r", "t"])] {
+        text.clear();
+        for (i, answer) in shown.iter().enumerate() {
+            let d = answer.decision;
+            let numbers = if name == POLICY {
+                [d.capacity, d.window.as_secs_ceil()]
+            } else {
+                [d.remaining, d.reset_after.as_secs_ceil()]
+            };
+            if i > 0 {
+                text.extend_from_slice(b", ");
+            }
+            quote(answer.limit, &mut text);
+            for (member, number) in members.into_iter().zip(numbers) {
+                text.push(b';');
+                text.extend_from_slice(member.as_bytes());
+                text.push(b'=');
+                text.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+            }
+        }
+        if let Ok(value) = HeaderValue::from_bytes(&text) {
+            headers.insert(name, value);
+        }
     }
 }
 
@@ -140,19 +168,17 @@ fn retry_after(answers: &[Answer<'_>]) -> Option<Nanos> {
     refused.map(|d| d.retry_after).max()
 }
 
-/// A string of a structured field: `"` and `\` are escaped, and what a field can't carry becomes `?`.
-fn quoted(text: &str) -> String {
-    let mut quoted = String::with_capacity(text.len() + 2);
-    quoted.push('"');
+/// Writes a string of a structured field: `"` and `\` are escaped, and what a field can't carry becomes `?`.
+fn quote(text: &str, quoted: &mut Vec<u8>) {
+    quoted.push(b'"');
     for c in text.chars() {
         match c {
-            '"' | '\\' => quoted.extend(['\\', c]),
-            ' '..='~' => quoted.push(c),
-            _ => quoted.push('?'),
+            '"' | '\\' => quoted.extend([b'\\', c as u8]),
+            ' '..='~' => quoted.push(c as u8),
+            _ => quoted.push(b'?'),
         }
     }
-    quoted.push('"');
-    quoted
+    quoted.push(b'"');
 }
 
 #[cfg(test)]
@@ -179,7 +205,7 @@ mod tests {
         Decision { allowed: false, reason: Some(reason), retry_after, remaining: 0, ..decision() }
     }
 
-    async fn text(response: Response) -> String {
+    async fn text(response: axum::http::Response<Full<Bytes>>) -> String {
         String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap()
     }
 
@@ -233,6 +259,11 @@ mod tests {
 
     #[test]
     fn strings_of_structured_fields_are_escaped() {
+        let quoted = |text| {
+            let mut quoted = Vec::new();
+            quote(text, &mut quoted);
+            String::from_utf8(quoted).unwrap()
+        };
         assert_eq!(quoted(r#"a"b\c"#), r#""a\"b\\c""#);
         assert_eq!(quoted("ü\n"), "\"??\"");
     }

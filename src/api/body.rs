@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use axum::body::Body;
-use axum::extract::Request;
-use axum::http::HeaderMap;
+use axum::BoxError;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
+use axum::http::{HeaderMap, Request};
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Body;
 use tokio::time::timeout;
 
 use super::problem::{Kind, Problem};
@@ -25,7 +25,11 @@ const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 /// A [`Problem`] when it is not said to be JSON, is too large, too slow, or breaks off.
-pub async fn read(request: Request) -> Result<Bytes, Problem> {
+pub async fn read<B>(request: Request<B>) -> Result<Bytes, Problem>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
+{
     let (parts, mut body) = request.into_parts();
     let whole = match refusal(&parts.headers) {
         Some(problem) => Err(problem),
@@ -49,7 +53,11 @@ fn refusal(headers: &HeaderMap) -> Option<Problem> {
     if length.is_some_and(|n| n > BODY_BYTES_MAX as u64) {
         return Some(too_large());
     }
-    let given = String::from_utf8_lossy(headers.get(CONTENT_TYPE)?.as_bytes());
+    let given = headers.get(CONTENT_TYPE)?.as_bytes();
+    if given == b"application/json" {
+        return None;
+    }
+    let given = String::from_utf8_lossy(given);
     let essence = given.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     if essence == "application/json" || essence.ends_with("+json") {
         return None;
@@ -66,15 +74,31 @@ fn too_large() -> Problem {
     )
 }
 
-async fn collect(body: &mut Body) -> Result<Bytes, Problem> {
-    match Limited::new(body, BODY_BYTES_MAX).collect().await {
-        Ok(whole) => Ok(whole.to_bytes()),
+async fn collect<B>(body: &mut B) -> Result<Bytes, Problem>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
+{
+    // nearly always it came with its head, in one piece
+    let first = match body.frame().await {
+        Some(Ok(frame)) if body.is_end_stream() => match frame.into_data() {
+            Ok(data) if data.len() <= BODY_BYTES_MAX => return Ok(data),
+            Ok(_) => return Err(too_large()),
+            Err(_) => Bytes::new(),
+        },
+        Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
+        Some(Err(e)) => return Err(Problem::new(Kind::Malformed, format!("the body broke off: {}", e.into()))),
+        None => return Ok(Bytes::new()),
+    };
+    let left = BODY_BYTES_MAX.checked_sub(first.len()).ok_or_else(too_large)?;
+    match Limited::new(body, left).collect().await.map(|rest| [&first[..], &rest.to_bytes()].concat()) {
+        Ok(whole) => Ok(whole.into()),
         Err(e) if e.is::<LengthLimitError>() => Err(too_large()),
         Err(e) => Err(Problem::new(Kind::Malformed, format!("the body broke off: {e}"))),
     }
 }
 
-async fn discard(mut body: Body) {
+async fn discard<B: Body<Data = Bytes> + Unpin>(mut body: B) {
     let mut seen = 0;
     while let Some(Ok(frame)) = body.frame().await {
         seen += frame.data_ref().map_or(0, Bytes::len);
@@ -90,12 +114,12 @@ mod tests {
     use std::pin::Pin;
     use std::task::{Context, Poll};
 
-    fn request(content_type: Option<&str>, body: Vec<u8>) -> Request {
+    fn request(content_type: Option<&str>, body: Vec<u8>) -> Request<axum::body::Body> {
         let mut builder = Request::builder();
         if let Some(t) = content_type {
             builder = builder.header(CONTENT_TYPE, t);
         }
-        builder.body(Body::from(body)).unwrap()
+        builder.body(axum::body::Body::from(body)).unwrap()
     }
 
     #[tokio::test]
@@ -131,9 +155,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_body_that_does_not_come_is_given_up() {
         let start = tokio::time::Instant::now();
-        let problem = read(Request::new(Body::new(Silent))).await.unwrap_err();
+        let problem = read(Request::new(axum::body::Body::new(Silent))).await.unwrap_err();
         assert_eq!((problem.kind, start.elapsed().as_secs()), (Kind::BodyTimeout, 10));
-        let mut claimed = Request::new(Body::new(Silent));
+        let mut claimed = Request::new(axum::body::Body::new(Silent));
         claimed.headers_mut().insert(CONTENT_LENGTH, (BODY_BYTES_MAX as u64 + 1).into());
         let problem = read(claimed).await.unwrap_err();
         assert_eq!((problem.kind, start.elapsed().as_secs()), (Kind::BodyTooLarge, 12));

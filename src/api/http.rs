@@ -2,43 +2,91 @@
 
 use std::sync::Arc;
 
-use axum::Router;
+use axum::body::Body;
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, Query, Request, State};
+use axum::extract::{Path, Query, State};
 use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderValue, Uri};
+use axum::http::{HeaderValue, Method, Request, Response, Uri};
 use axum::middleware::from_fn_with_state;
-use axum::response::{IntoResponse, Response};
+use axum::response::IntoResponse;
 use axum::routing::{get, post};
+use axum::{BoxError, Router};
+use bytes::Bytes;
+use http_body_util::{Either, Full};
 use serde::{Deserialize, Serialize};
-use spillgate_core::decision::{CheckError, LimitRef, Reason};
+use spillgate_core::decision::{CheckError, LimitRef};
 use spillgate_core::limit::KEY_BYTES_MAX;
 use spillgate_core::time::Nanos;
 use spillgate_core::view::TopBy;
-use tokio::sync::SemaphorePermit;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
+use tower::ServiceExt;
 
 use super::answer::{self, Answer};
+use super::ask::{draining, refuse_mistake};
 use super::body;
+use super::listen::Speak;
+use super::pace::Patience;
 use super::problem::{Kind, Problem, no_method, no_route};
 use super::request::{self, Mode, Target, Wanted};
 use super::token::{self, Token};
-use super::{Api, Readiness, view};
-use crate::driver::BatchError;
+use super::{Api, Readiness, connection, view};
 
 /// The most keys that `GET /v1/top` lists.
 const TOP_MAX: usize = 1000;
 const TOP_DEFAULT: usize = 20;
 
 type Shared = State<Arc<Api>>;
-type Answered = Result<Response, Problem>;
+type Answered = Result<Response<Body>, Problem>;
+
+/// The HTTP API: every route, and ahead of it those that are asked all the time.
+pub struct Http {
+    api: Arc<Api>,
+    router: Router,
+}
+
+impl Http {
+    /// Answers from `api`.
+    pub fn new(api: Arc<Api>) -> Arc<Self> {
+        Arc::new(Self { router: router(api.clone()), api })
+    }
+
+    /// Answers one request. What finding its route and passing through layers costs is as much as a whole check, so the two
+    /// requests that check are known by their text; all that is special about them is left to the router. Their answers
+    /// are whole.
+    pub async fn answer<B>(self: Arc<Self>, request: Request<B>) -> Response<Either<Full<Bytes>, Body>>
+    where
+        B: hyper::body::Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let known = self.api.token.as_ref().is_none_or(|token| token.is_in(request.headers()));
+        let answered = match request.uri().path() {
+            "/v1/check" if known && request.method() == Method::POST => check(&self.api, request).await,
+            "/v1/checks" if known && request.method() == Method::POST => checks(&self.api, request).await,
+            _ => {
+                let answer = self.router.clone().oneshot(request.map(Body::new)).await;
+                return answer.unwrap_or_else(|never| match never {}).map(Either::Right);
+            }
+        };
+        answered.map_or_else(|problem| problem.into_response().map(Either::Right), |r| r.map(Either::Left))
+    }
+}
+
+impl Speak for Arc<Http> {
+    async fn serve<S>(self, stream: S, shutdown: watch::Receiver<bool>, patience: Patience)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        connection::serve(move |request| self.clone().answer(request), stream, shutdown, patience).await;
+    }
+}
 
 /// Every route of the API. All but the two of health need the token, where there is one.
-pub fn router(mut api: Api) -> Router {
-    let token = api.token.take();
-    let api = Arc::new(api);
+fn router(api: Arc<Api>) -> Router {
+    let token = api.token.clone();
     let guarded = Router::new()
-        .route("/v1/check", post(check))
-        .route("/v1/checks", post(checks))
+        .route("/v1/check", post(check_by_route))
+        .route("/v1/checks", post(checks_by_route))
         .route("/v1/refund", post(refund))
         .route("/v1/reset", post(reset))
         .route("/v1/limits", get(limits))
@@ -54,66 +102,40 @@ pub fn router(mut api: Api) -> Router {
 }
 
 /// Puts the token before the guarded routes, and problems where no route or method matches.
-fn assemble(guarded: Router, open: Router, token: Option<Token>) -> Router {
+fn assemble(guarded: Router, open: Router, token: Option<Arc<Token>>) -> Router {
     let guarded = match token {
-        Some(token) => guarded.route_layer(from_fn_with_state(Arc::new(token), token::guard)),
+        Some(token) => guarded.route_layer(from_fn_with_state(token, token::guard)),
         None => guarded,
     };
     guarded.merge(open).fallback(no_route).method_not_allowed_fallback(no_method)
 }
 
-impl Api {
-    fn refuse_if_draining(&self) -> Result<(), Problem> {
-        match self.control.readiness() {
-            Readiness::Ready | Readiness::Joining => Ok(()),
-            Readiness::Draining => Err(draining()),
-        }
-    }
-
-    /// To be held while a check is being answered.
-    fn slot(&self) -> Result<SemaphorePermit<'_>, Problem> {
-        self.checks.try_acquire().map_err(|_| {
-            Problem::new(Kind::Overloaded, "this node answers as many checks as it can at once: try again in a moment")
-        })
-    }
-
-    fn problem(&self, error: &CheckError) -> Problem {
-        Problem::of_check(error, &self.driver.limits())
-    }
-
-    fn problem_of_item(&self, e: &BatchError) -> Problem {
-        self.problem(&e.error).at(e.index)
-    }
+async fn check_by_route(State(api): Shared, request: Request<Body>) -> Answered {
+    check(&api, request).await.map(IntoResponse::into_response)
 }
 
-fn draining() -> Problem {
-    Problem::new(Kind::Draining, "this node is draining and decides no more; ask another node")
+async fn checks_by_route(State(api): Shared, request: Request<Body>) -> Answered {
+    checks(&api, request).await.map(IntoResponse::into_response)
 }
 
-async fn check(State(api): Shared, request: Request) -> Answered {
+async fn check<B>(api: &Api, request: Request<B>) -> Result<Response<Full<Bytes>>, Problem>
+where
+    B: hyper::body::Body<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
+{
     let body = body::read(request).await?;
     let wanted = request::check(&body)?;
-    api.refuse_if_draining()?;
-    let _slot = api.slot()?;
-    let decision = api.driver.check_wait(&wanted.check(), wanted.wait).await.map_err(|e| api.problem(&e))?;
+    let decision = api.check(&wanted).await?;
     let limit = wanted.limit.as_ref();
-    if !decision.allowed && decision.reason == Some(Reason::TooLarge) {
-        let (cost, capacity) = (decision.cost, decision.capacity);
-        // a cost within the capacity is too large only for a priority that must leave a reserve
-        let less = if cost <= capacity { " less what it reserves from that priority" } else { "" };
-        return Err(Problem::new(
-            Kind::NeverGranted,
-            format!(
-                "cost {cost} is above the capacity {capacity} of limit {:?}{less}: it can never be granted; \
-                 ask for less, or raise the limit's burst",
-                limit.name()
-            ),
-        ));
-    }
+    refuse_mistake(limit.name(), &decision)?;
     Ok(answer::one(Answer { limit: limit.name(), key: &wanted.key, decision: &decision }))
 }
 
-async fn checks(State(api): Shared, request: Request) -> Answered {
+async fn checks<B>(api: &Api, request: Request<B>) -> Result<Response<Full<Bytes>>, Problem>
+where
+    B: hyper::body::Body<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
+{
     let body = body::read(request).await?;
     let batch = request::batch(&body)?;
     api.refuse_if_draining()?;
@@ -137,21 +159,21 @@ async fn checks(State(api): Shared, request: Request) -> Answered {
     Ok(answer::many(&answers))
 }
 
-async fn refund(State(api): Shared, request: Request) -> Answered {
+async fn refund(State(api): Shared, request: Request<Body>) -> Answered {
     let body = body::read(request).await?;
     let Target { limit, key, cost } = request::refund(&body)?;
     let refunded = api.driver.refund(limit.as_ref(), &key, cost).map_err(|e| api.problem(&e))?;
     Ok(answer::refunded(limit.as_ref().name(), &key, refunded))
 }
 
-async fn reset(State(api): Shared, request: Request) -> Answered {
+async fn reset(State(api): Shared, request: Request<Body>) -> Answered {
     let body = body::read(request).await?;
     let Target { limit, key, .. } = request::reset(&body)?;
     let refunded = api.driver.reset(limit.as_ref(), &key).map_err(|e| api.problem(&e))?;
     Ok(answer::refunded(limit.as_ref().name(), &key, refunded))
 }
 
-async fn limits(State(api): Shared) -> Response {
+async fn limits(State(api): Shared) -> Response<Body> {
     answer::json(&view::limits(&api.driver.limits()))
 }
 
@@ -211,7 +233,7 @@ async fn top(State(api): Shared, uri: Uri) -> Answered {
     Ok(answer::json(&view::top(by, keys)))
 }
 
-async fn cluster(State(api): Shared) -> Response {
+async fn cluster(State(api): Shared) -> Response<Body> {
     let control = &api.control;
     answer::json(&view::cluster(control.identity(), control.readiness(), control.decider(), control.members()))
 }
@@ -233,12 +255,12 @@ struct Status {
     status: &'static str,
 }
 
-async fn drain(State(api): Shared) -> Response {
+async fn drain(State(api): Shared) -> Response<Body> {
     api.control.drain();
     answer::json(&Status { status: api.control.readiness().as_str() })
 }
 
-async fn healthz() -> Response {
+async fn healthz() -> Response<Body> {
     answer::json(&Status { status: "ok" })
 }
 
@@ -266,14 +288,12 @@ async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use axum::body::Body;
     use axum::http::StatusCode;
     use axum::http::header::{ALLOW, AUTHORIZATION, WWW_AUTHENTICATE};
     use http_body_util::BodyExt;
     use serde_json::Value;
-    use tower::ServiceExt;
 
-    async fn ask(router: &Router, method: &str, uri: &str, token: Option<&str>) -> (Response, Value) {
+    async fn ask(router: &Router, method: &str, uri: &str, token: Option<&str>) -> (Response<Body>, Value) {
         let mut request = Request::builder().method(method).uri(uri);
         if let Some(token) = token {
             request = request.header(AUTHORIZATION, format!("Bearer {token}"));
@@ -287,7 +307,7 @@ mod tests {
     fn assembled(token: Option<&str>) -> Router {
         let guarded = Router::new().route("/guarded", get(healthz).post(healthz));
         let open = Router::new().route("/open", get(healthz));
-        assemble(guarded, open, token.map(|t| Token::new(t).unwrap()))
+        assemble(guarded, open, token.map(|t| Arc::new(Token::new(t).unwrap())))
     }
 
     #[tokio::test]

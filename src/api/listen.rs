@@ -1,4 +1,4 @@
-//! Listeners: accepting, serving and ending connections over TCP and Unix sockets. It must not know any route.
+//! Listeners: accepting and ending connections over TCP and Unix sockets. It must not know what is spoken on them.
 //!
 //! A listener outlives every error of its connections, and of the system's table of descriptors.
 
@@ -12,22 +12,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum::Router;
-use axum::body::Body;
-use axum::http::Request;
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
-use tokio::time::{sleep, timeout};
-use tower::ServiceExt;
+use tokio::time::sleep;
 use tracing::{debug, warn};
 
-use super::pace::{Pace, Paced, Patience};
+use super::pace::Patience;
 
 /// The most connections that one listener holds at once; further ones wait in the system's queue.
 pub const CONNECTIONS_MAX: u32 = 20_000;
@@ -35,12 +27,19 @@ pub const CONNECTIONS_MAX: u32 = 20_000;
 const DESCRIPTORS_KEPT: u64 = 512;
 /// How long a listener pauses when the system has no descriptor or memory for one more connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// The most bytes of a request's head: room for a key of 1024 escaped bytes, little enough for 20,000 at once.
-const HEAD_BYTES_MAX: usize = 32 << 10;
-/// Requests that one HTTP/2 connection may have open at once.
-const STREAMS_MAX: u32 = 256;
-/// How often an HTTP/2 client is asked whether it is still there.
-const PING_EVERY: Duration = Duration::from_secs(20);
+
+/// What is spoken on a listener's connections.
+pub trait Speak: Clone + Send + Sync + 'static {
+    /// Serves one connection until it ends, or until `shutdown` turns true and what was being answered is done.
+    fn serve<S>(
+        self,
+        stream: S,
+        shutdown: watch::Receiver<bool>,
+        patience: Patience,
+    ) -> impl Future<Output = ()> + Send
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+}
 
 /// Raises this process' limit of open files to what the system allows it, and tells how many that is.
 ///
@@ -69,14 +68,14 @@ async fn is_abandoned(socket: &Path) -> bool {
     UnixStream::connect(socket).await.is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused)
 }
 
-/// Serves `router` on TCP until `shutdown` turns true (or its sender is gone) and what was being answered is done.
-pub async fn serve_tcp(listener: TcpListener, router: Router, shutdown: watch::Receiver<bool>) {
-    Server::new(router, shutdown, Patience::default(), connections_max()).tcp(listener).await;
+/// Serves on TCP until `shutdown` turns true (or its sender is gone) and what was being answered is done.
+pub async fn serve_tcp(listener: TcpListener, speaker: impl Speak, shutdown: watch::Receiver<bool>) {
+    Server::new(speaker, shutdown, Patience::default(), connections_max()).tcp(listener).await;
 }
 
-/// Serves `router` on a Unix socket, as [`serve_tcp`] does, and removes the socket's file in the end.
-pub async fn serve_unix(listener: UnixListener, router: Router, shutdown: watch::Receiver<bool>) {
-    Server::new(router, shutdown, Patience::default(), connections_max()).unix(listener).await;
+/// Serves on a Unix socket, as [`serve_tcp`] does, and removes the socket's file in the end.
+pub async fn serve_unix(listener: UnixListener, speaker: impl Speak, shutdown: watch::Receiver<bool>) {
+    Server::new(speaker, shutdown, Patience::default(), connections_max()).unix(listener).await;
 }
 
 /// [`CONNECTIONS_MAX`], or what the limit of open files leaves for it.
@@ -95,18 +94,18 @@ fn remove_socket(listener: &UnixListener) {
 }
 
 /// What all connections of one listener share.
-struct Server {
-    router: Router,
+struct Server<H> {
+    speaker: H,
     shutdown: watch::Receiver<bool>,
     patience: Patience,
     connections_max: u32,
     connections: Arc<Semaphore>,
 }
 
-impl Server {
-    fn new(router: Router, shutdown: watch::Receiver<bool>, patience: Patience, connections_max: u32) -> Self {
+impl<H: Speak> Server<H> {
+    fn new(speaker: H, shutdown: watch::Receiver<bool>, patience: Patience, connections_max: u32) -> Self {
         let connections = Arc::new(Semaphore::new(connections_max as usize));
-        Self { router, shutdown, patience, connections_max, connections }
+        Self { speaker, shutdown, patience, connections_max, connections }
     }
 
     async fn tcp(self, listener: TcpListener) {
@@ -152,14 +151,11 @@ impl Server {
             match accepted {
                 Ok(stream) => {
                     complained = false;
-                    let connection = Connection {
-                        router: self.router.clone(),
-                        shutdown: self.shutdown.clone(),
-                        patience: self.patience,
-                    };
+                    let (speaker, shutdown) = (self.speaker.clone(), self.shutdown.clone());
+                    let served = speaker.serve(stream, shutdown, self.patience);
                     tokio::spawn(async move {
                         let _permit = permit;
-                        connection.serve(stream).await;
+                        served.await;
                     });
                 }
                 Err(e) if is_of_one_connection(&e) => debug!("a connection broke off before it was accepted: {e}"),
@@ -188,65 +184,8 @@ fn is_of_one_connection(e: &io::Error) -> bool {
 }
 
 /// Ready once `shutdown` is true; a sender that is gone can't say so any more, and counts as if it had.
-async fn wait_for_shutdown(shutdown: &mut watch::Receiver<bool>) {
+pub async fn wait_for_shutdown(shutdown: &mut watch::Receiver<bool>) {
     let _ = shutdown.wait_for(|s| *s).await;
-}
-
-/// What one connection needs.
-struct Connection {
-    router: Router,
-    shutdown: watch::Receiver<bool>,
-    patience: Patience,
-}
-
-impl Connection {
-    async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(mut self, stream: S) {
-        let pace = Arc::new(Pace::default());
-        let io = TokioIo::new(Paced::new(stream, pace.clone()));
-        let (router, counted) = (self.router, pace.clone());
-        let service = service_fn(move |request: Request<Incoming>| {
-            let answering = counted.answering(request.version());
-            let answer = router.clone().oneshot(request.map(Body::new));
-            async move {
-                let _answering = answering;
-                answer.await
-            }
-        });
-        let builder = builder();
-        let mut served = pin!(builder.serve_connection(io, service));
-        let ended = tokio::select! {
-            ended = served.as_mut() => Some(ended),
-            why = pace.watch(self.patience) => {
-                debug!("closing a connection: {why}");
-                return;
-            }
-            () = wait_for_shutdown(&mut self.shutdown) => None,
-        };
-        let ended = match ended {
-            Some(ended) => ended,
-            None => {
-                served.as_mut().graceful_shutdown();
-                timeout(self.patience.grace, served).await.unwrap_or(Ok(()))
-            }
-        };
-        if let Err(e) = ended {
-            debug!("a connection ended with an error: {e}");
-        }
-    }
-}
-
-fn builder() -> Builder<TokioExecutor> {
-    let mut builder = Builder::new(TokioExecutor::new());
-    // not `pipeline_flush`: it holds an answer back for as long as part of a further request is in the buffer
-    builder.http1().max_buf_size(HEAD_BYTES_MAX);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .keep_alive_interval(PING_EVERY)
-        .keep_alive_timeout(Duration::from_secs(10))
-        .max_concurrent_streams(STREAMS_MAX)
-        .max_header_list_size(HEAD_BYTES_MAX as u32);
-    builder
 }
 
 #[cfg(test)]

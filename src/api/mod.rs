@@ -1,12 +1,17 @@
-//! The HTTP API: translates requests, asks the driver, answers. It must not know peers, QUIC, Redis or arithmetic.
+//! The ways in, HTTP and the Redis protocol: translates requests, asks the driver, answers. It must not know peers,
+//! QUIC, a Redis server or arithmetic.
 
 mod answer;
+mod ask;
 mod body;
+mod connection;
+mod cork;
 mod http;
 mod listen;
 mod pace;
 mod problem;
 mod request;
+mod resp;
 mod token;
 mod view;
 
@@ -18,8 +23,9 @@ use tokio::sync::Semaphore;
 
 use crate::driver::Driver;
 
-pub use self::http::router;
+pub use self::http::Http;
 pub use self::listen::{CONNECTIONS_MAX, bind_unix, raise_file_limit, serve_tcp, serve_unix};
+pub use self::resp::{Resp, RespCounts};
 pub use self::token::{Token, TokenError, read_text as read_token};
 
 /// Whether this node should be sent requests.
@@ -151,9 +157,9 @@ pub struct Api {
     /// Everything but checks.
     pub control: Arc<dyn Control>,
     /// What a caller must present; none lets everybody in.
-    pub token: Option<Token>,
-    /// How many checks may be answered at once; further ones are told so with 503, whoever asks, and change nothing.
-    pub checks: Semaphore,
+    pub token: Option<Arc<Token>>,
+    /// How many checks may be answered at once; further ones are told so, whoever asks, and change nothing.
+    pub checks: Arc<Semaphore>,
 }
 
 /// How many checks a node answers at once. One that is not held takes microseconds, so that these are requests that wait

@@ -41,7 +41,7 @@ impl Limit<'_> {
     }
 }
 
-/// One check.
+/// One check, whatever way it came.
 #[derive(Debug, PartialEq)]
 pub struct Wanted<'a> {
     /// Under which limit.
@@ -60,6 +60,20 @@ impl Wanted<'_> {
     /// As the driver takes it.
     pub fn check(&self) -> Check<'_> {
         Check { limit: self.limit.as_ref(), key: &self.key, cost: self.cost, priority: &self.priority }
+    }
+
+    /// The same, with texts of its own.
+    pub fn into_owned(self) -> Wanted<'static> {
+        Wanted {
+            limit: match self.limit {
+                Limit::Named(name) => Limit::Named(Cow::Owned(name.into_owned())),
+                Limit::Inline(rule) => Limit::Inline(rule),
+            },
+            key: Cow::Owned(self.key.into_owned()),
+            cost: self.cost,
+            wait: self.wait,
+            priority: Cow::Owned(self.priority.into_owned()),
+        }
     }
 }
 

@@ -79,7 +79,13 @@ impl Token {
         let Some(value) = headers.get(AUTHORIZATION) else { return false };
         let bytes = value.as_bytes();
         let Some((scheme, text)) = bytes.split_at_checked("Bearer ".len()) else { return false };
-        scheme.eq_ignore_ascii_case(b"Bearer ") && hmac::verify(&self.key, text.trim_ascii(), self.tag.as_ref()).is_ok()
+        scheme.eq_ignore_ascii_case(b"Bearer ") && self.is(text.trim_ascii())
+    }
+
+    /// Whether `text` is this token.
+    #[must_use]
+    pub fn is(&self, text: &[u8]) -> bool {
+        hmac::verify(&self.key, text, self.tag.as_ref()).is_ok()
     }
 }
 

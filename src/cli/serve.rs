@@ -44,6 +44,9 @@ pub struct ServeArgs {
     /// TCP address of the HTTP API; one that is not loopback needs a token file [default: 127.0.0.1:8470].
     #[arg(long, value_name = "IP:PORT", env = "SPILLGATE_HTTP")]
     pub http: Option<SocketAddr>,
+    /// TCP address for Redis clients; one that is not loopback needs a token file [default: none].
+    #[arg(long, value_name = "IP:PORT", env = "SPILLGATE_RESP")]
+    pub resp: Option<SocketAddr>,
     /// File with the bearer token that requests must carry.
     #[arg(long, value_name = "FILE", env = "SPILLGATE_TOKEN_FILE")]
     pub token_file: Option<PathBuf>,
@@ -78,6 +81,7 @@ impl ServeArgs {
             node_id: self.node_id.clone(),
             data_dir: self.data_dir.clone(),
             http: self.http,
+            resp: self.resp,
             token_file: self.token_file.clone(),
             cluster_listen: self.cluster_listen,
             advertise: self.advertise,
@@ -136,7 +140,7 @@ mod tests {
             assert_eq!(arg.get_env().unwrap().to_str(), Some(variable.as_str()));
             seen += 1;
         }
-        assert_eq!(seen, 10);
+        assert_eq!(seen, 11);
     }
 
     #[test]

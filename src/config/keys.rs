@@ -118,6 +118,7 @@ const fn duration(least: Nanos, most: Nanos) -> Kind {
 pub(super) static ROOT: &[Key] = &[
     key("node", Kind::Table(NODE), "This node."),
     key("http", Kind::Table(HTTP), "Where applications ask."),
+    key("resp", Kind::Table(RESP), "Where Redis clients ask. Absent: nowhere."),
     key("cluster", Kind::Table(CLUSTER), "The other nodes. Absent: a single node, which counts alone."),
     key("redis", Kind::Table(REDIS), "A central store, to decide when the cluster is gone, or always. Absent: none."),
     key("limit", Kind::Tables(LIMIT), "A named limit; one [[limit]] each."),
@@ -205,6 +206,14 @@ static HTTP: &[Key] = &[
     ),
     key("token_file", Kind::Path, "File with the bearer token that requests must carry. Default: none is asked for."),
 ];
+
+static RESP: &[Key] = &[key(
+    "listen",
+    Kind::Address,
+    "TCP address of the Redis protocol. Where [http] has a token_file, AUTH is asked for with that token; an address \
+         that other machines can reach needs it.",
+)
+.defaults_to("\"127.0.0.1:8472\"")];
 
 static CLUSTER: &[Key] = &[
     key("name", Kind::Name, "The cluster's name; nodes of another name are strangers.").defaults_to("\"spillgate\""),

@@ -33,7 +33,7 @@ pub use cluster::{
     GOSSIP_INTERVAL_DEFAULT, JOIN_TIMEOUT_DEFAULT, KEEP_ALIVE, STALE_AFTER_DEFAULT,
 };
 pub use error::{ConfigError, Problem, Problems};
-pub use node::{HTTP_LISTEN_DEFAULT, MAX_KEYS_DEFAULT, SNAPSHOT_INTERVAL_DEFAULT};
+pub use node::{HTTP_LISTEN_DEFAULT, MAX_KEYS_DEFAULT, RESP_LISTEN_DEFAULT, SNAPSHOT_INTERVAL_DEFAULT};
 pub use overrides::{LimitFlagError, Overrides, parse_limit_flag};
 pub use schema::json_schema;
 
@@ -53,6 +53,8 @@ pub struct Config {
     pub node: NodeConfig,
     /// Where applications ask.
     pub http: HttpConfig,
+    /// Where Redis clients ask; `None`: nowhere.
+    pub resp: Option<RespConfig>,
     /// The other nodes; `None`: a single node.
     pub cluster: Option<ClusterSection>,
     /// A central store; `None`: the nodes decide by themselves whatever happens.
@@ -83,6 +85,14 @@ pub struct HttpConfig {
     pub unix: Option<PathBuf>,
     /// File with the bearer token that requests must carry.
     pub token_file: Option<PathBuf>,
+}
+
+/// Where Redis clients ask.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RespConfig {
+    /// TCP address; port 0 picks a free one. Loopback, unless [`HttpConfig::token_file`] is there, whose token `AUTH`
+    /// then takes.
+    pub listen: SocketAddr,
 }
 
 impl Config {
@@ -136,9 +146,17 @@ impl Config {
         let root = reader.root(keys::ROOT, &table);
         let mut files = Vec::new();
         let node = node::read_node(&root.table("node"), overrides);
-        let http = node::read_http(&root.table("http"), overrides, &mut files);
+        let http_section = root.table("http");
+        let http = node::read_http(&http_section, overrides, &mut files);
+        let resp = node::read_resp(&root.table("resp"), overrides, &http_section);
         let cluster = cluster::read_cluster(&root.table("cluster"), overrides, &mut files);
-        let redis = redis::read_redis(&root.table("redis"), &mut files);
+        let redis_section = root.table("redis");
+        let redis = redis::read_redis(&redis_section, &mut files);
+        if resp.is_some() && redis.is_some() {
+            let text = "url can't be set together with [resp] yet: commands of Redis clients would pass by the Redis that \
+                        decides; leave one of the two out, and ask over HTTP where Redis decides";
+            redis_section.report(redis_section.place("url"), text);
+        }
         let limits = limits::read_limits(&root, overrides);
         for file in &files {
             if let Err(error) = probe(file) {
@@ -149,7 +167,7 @@ impl Config {
         }
         let problems = reader.into_problems();
         if problems.is_empty() {
-            Ok(Self { node, http, cluster, redis, limits })
+            Ok(Self { node, http, resp, cluster, redis, limits })
         } else {
             Err(Problems::new(path, problems).into())
         }

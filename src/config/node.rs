@@ -1,4 +1,4 @@
-//! `[node]` and `[http]`: what concerns this node alone. It must not know peers or limits.
+//! `[node]`, `[http]` and `[resp]`: what concerns this node alone. It must not know peers or limits.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -6,14 +6,16 @@ use std::path::{Path, PathBuf};
 use spillgate_core::time::Nanos;
 
 use super::error::Place;
-use super::overrides::{HTTP_FLAG, NODE_ID_FLAG, Overrides, TOKEN_FILE_FLAG};
+use super::overrides::{HTTP_FLAG, NODE_ID_FLAG, Overrides, RESP_FLAG, TOKEN_FILE_FLAG};
 use super::reader::Placed;
 use super::section::Section;
 use super::values::is_name;
-use super::{HttpConfig, NamedFile, NodeConfig};
+use super::{HttpConfig, NamedFile, NodeConfig, RespConfig};
 
 /// Where the HTTP API listens unless told otherwise.
 pub const HTTP_LISTEN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8470);
+/// Where the Redis protocol is spoken, where it is and nothing else is said.
+pub const RESP_LISTEN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8472);
 /// How many keys a node keeps unless told otherwise.
 pub const MAX_KEYS_DEFAULT: usize = 1_000_000;
 /// How often a snapshot is written unless told otherwise.
@@ -69,21 +71,42 @@ pub(super) fn read_http(section: &Section<'_>, overrides: &Overrides, files: &mu
         None => given,
     };
     if let Some(listen) = &listen
-        && !listen.value.ip().to_canonical().is_loopback()
         && token_file.is_none()
         && !section.has("token_file")
     {
-        let (address, port) = (listen.value, listen.value.port());
-        let text = format!(
-            "listen {address} can be reached from other machines and needs token_file ({TOKEN_FILE_FLAG}); \
-             or listen on 127.0.0.1:{port}"
-        );
-        section.report(listen.place, &text);
+        check_loopback(section, listen, "token_file");
     }
     if let Some(file) = &token_file {
         files.push(NamedFile::of(section, "token_file", file));
     }
     HttpConfig { listen: listen.map(|l| l.value), unix: unix.map(|u| u.value), token_file: token_file.map(|t| t.value) }
+}
+
+/// Reads `[resp]`; `http` says whether there is a token. The flag alone brings the section about.
+pub(super) fn read_resp(section: &Section<'_>, overrides: &Overrides, http: &Section<'_>) -> Option<RespConfig> {
+    let given = section.address("listen");
+    let listen = match overrides.resp {
+        Some(listen) => Placed::by_flag(listen, RESP_FLAG),
+        None if !section.is_present() => return None,
+        None => given.unwrap_or_else(|| Placed::by_default(RESP_LISTEN_DEFAULT)),
+    };
+    if overrides.token_file.is_none() && !http.has("token_file") {
+        check_loopback(section, &listen, "[http] token_file");
+    }
+    Some(RespConfig { listen: listen.value })
+}
+
+/// Reports an address that other machines can reach, where there is no token to keep them out.
+fn check_loopback(section: &Section<'_>, listen: &Placed<SocketAddr>, token_file: &str) {
+    if listen.value.ip().to_canonical().is_loopback() {
+        return;
+    }
+    let (address, port) = (listen.value, listen.value.port());
+    let text = format!(
+        "listen {address} can be reached from other machines and needs {token_file} ({TOKEN_FILE_FLAG}); \
+         or listen on 127.0.0.1:{port}"
+    );
+    section.report(listen.place, &text);
 }
 
 fn check_unix_path(section: &Section<'_>, unix: &Placed<PathBuf>) {

@@ -9,6 +9,7 @@ use spillgate_core::rate::{Rate, RateError};
 
 pub(super) const NODE_ID_FLAG: &str = "--node-id";
 pub(super) const HTTP_FLAG: &str = "--http";
+pub(super) const RESP_FLAG: &str = "--resp";
 pub(super) const TOKEN_FILE_FLAG: &str = "--token-file";
 pub(super) const CLUSTER_LISTEN_FLAG: &str = "--cluster-listen";
 pub(super) const ADVERTISE_FLAG: &str = "--advertise";
@@ -25,6 +26,8 @@ pub struct Overrides {
     pub data_dir: Option<PathBuf>,
     /// Replaces `http.listen`.
     pub http: Option<SocketAddr>,
+    /// Replaces `resp.listen`, and brings the section about.
+    pub resp: Option<SocketAddr>,
     /// Replaces `http.token_file`.
     pub token_file: Option<PathBuf>,
     /// Replaces `cluster.listen`; this or any other of the cluster's makes a cluster where the file has none.

@@ -7,13 +7,17 @@ use spillgate_core::limit::{Accuracy, Limit};
 use super::{ClusterSection, Config, CredentialFiles, HttpConfig, RedisSection};
 
 impl fmt::Display for Config {
-    /// A line each for the node, the API, the cluster and every limit.
+    /// A line each for the node, every way in, the cluster and every limit.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "node     {}, at most {} keys", self.node.id, self.node.max_keys)?;
         if let Some(directory) = &self.node.data_dir {
             writeln!(f, "data     {}, written every {}", directory.display(), self.node.snapshot_interval)?;
         }
         writeln!(f, "http     {}", HttpLine(&self.http))?;
+        if let Some(resp) = &self.resp {
+            let token = if self.http.token_file.is_some() { "AUTH with the token" } else { "no token" };
+            writeln!(f, "resp     {}, {token}", resp.listen)?;
+        }
         match &self.cluster {
             None => writeln!(f, "cluster  none, a single node")?,
             Some(cluster) => writeln!(f, "cluster  {}", ClusterLine(cluster))?,

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::LoadConfig;
 use super::gossip::Traffic;
-use crate::api::{Control, DeciderView, Identity, MemberView, Readiness, StoreView};
+use crate::api::{Control, DeciderView, Identity, MemberView, Readiness, RespCounts, StoreView};
 use crate::cluster::{Cluster, MemberState};
 use crate::config::Config;
 use crate::driver::Driver;
@@ -24,6 +24,7 @@ const DRAINING: u8 = 2;
 /// Keeps the daemon's state for those who ask.
 pub(super) struct Steward {
     pub(super) traffic: Arc<Traffic>,
+    pub(super) resp: Arc<RespCounts>,
     driver: Driver,
     metrics: Arc<Metrics>,
     cluster: Option<Cluster>,
@@ -53,6 +54,7 @@ impl Steward {
         let Parts { driver, metrics, cluster, central, store } = parts;
         Self {
             traffic: Arc::default(),
+            resp: Arc::default(),
             driver,
             metrics,
             cluster,
@@ -123,6 +125,7 @@ impl Control for Steward {
             mode: self.central.as_ref().map_or(Mode::Local, |c| c.view().mode),
             store: self.central.as_ref().map(Central::view),
             snapshots: self.store.as_ref().map(|s| s.written()),
+            resp: (self.resp.open(), self.resp.commands().collect(), self.resp.errors()),
             version: VERSION,
         })
     }
@@ -214,8 +217,9 @@ fn report(old: &Config, new: &Config) -> String {
     });
     parts.extend(list("changed", changed.collect()));
     let mut text = if parts.is_empty() { "no limit changed".to_owned() } else { parts.join("; ") };
-    if old.node != new.node || old.http != new.http || old.cluster != new.cluster || old.redis != new.redis {
-        text.push_str("; [node], [http], [cluster] or [redis] changed too: that takes a restart");
+    let sections = |c: &Config| (c.node.clone(), c.http.clone(), c.resp.clone(), c.cluster.clone(), c.redis.clone());
+    if sections(old) != sections(new) {
+        text.push_str("; [node], [http], [resp], [cluster] or [redis] changed too: that takes a restart");
     }
     text
 }

@@ -24,7 +24,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
-use crate::api::{self, Api, Token};
+use crate::api::{self, Api, Http, Resp, Token};
 use crate::cli::CouldNotStart;
 use crate::cluster::{Cluster, ClusterConfig, ClusterSecret, Credentials};
 use crate::config::{
@@ -58,7 +58,8 @@ pub struct Daemon {
     central: Option<Central>,
     tcp: Option<TcpListener>,
     unix: Option<UnixListener>,
-    token: Option<Token>,
+    resp: Option<TcpListener>,
+    token: Option<Arc<Token>>,
     keeper: Option<Arc<Keeper>>,
 }
 
@@ -69,9 +70,13 @@ impl Daemon {
     /// A port is taken or a file can't be used; the text names it, and [`CouldNotStart`] is among the contexts where
     /// the configuration is not to blame.
     pub async fn bind(config: Config, file: Option<std::path::PathBuf>, load: LoadConfig) -> anyhow::Result<Self> {
-        let token = config.http.token_file.as_deref().map(Token::read).transpose()?;
+        let token = config.http.token_file.as_deref().map(Token::read).transpose()?.map(Arc::new);
         let tcp = match config.http.listen {
-            Some(address) => Some(bind_tcp(address).await?),
+            Some(address) => Some(bind_tcp(address, "HTTP", "--http or [http] listen").await?),
+            None => None,
+        };
+        let resp = match &config.resp {
+            Some(section) => Some(bind_tcp(section.listen, "Redis clients", "--resp or [resp] listen").await?),
             None => None,
         };
         let unix = match &config.http.unix {
@@ -121,8 +126,8 @@ impl Daemon {
             central: central.clone(),
             store: keeper.as_ref().map(|k| k.store.clone()),
         };
-        let steward = Steward::new(parts, &config, file, load);
-        Ok(Self { config, driver, metrics, steward: Arc::new(steward), cluster, central, tcp, unix, token, keeper })
+        let steward = Arc::new(Steward::new(parts, &config, file, load));
+        Ok(Self { config, driver, metrics, steward, cluster, central, tcp, unix, resp, token, keeper })
     }
 
     /// Where the HTTP API listens, with the real port.
@@ -145,14 +150,9 @@ impl Daemon {
         let http = self.http_addr().map(|a| a.to_string());
         let unix = self.config.http.unix.as_ref().map(|p| p.display().to_string());
         let cluster = self.cluster.as_ref().map(|c| c.local_addr().to_string());
-        tracing::info!(node = %self.config.node.id, http, unix, cluster, limits = self.config.limits.len(), "listening");
-        let router = self.router();
-        if let Some(listener) = self.tcp.take() {
-            tasks.spawn(api::serve_tcp(listener, router.clone(), stopped.clone()));
-        }
-        if let Some(listener) = self.unix.take() {
-            tasks.spawn(api::serve_unix(listener, router, stopped.clone()));
-        }
+        let resp = self.resp.as_ref().and_then(|l| l.local_addr().ok()).map(|a| a.to_string());
+        tracing::info!(node = %self.config.node.id, http, unix, resp, cluster, limits = self.config.limits.len(), "listening");
+        self.start_listeners(&mut tasks, &stopped);
         tasks.spawn(upkeep(self.metrics.clone(), self.driver.clone(), stopped.clone()));
         tasks.spawn(reload::watch(self.steward.clone(), stopped.clone()));
         if let Some(keeper) = &self.keeper {
@@ -179,10 +179,21 @@ impl Daemon {
         ended
     }
 
-    fn router(&mut self) -> axum::Router {
+    fn start_listeners(&mut self, tasks: &mut JoinSet<()>, stopped: &watch::Receiver<bool>) {
         let control = self.steward.clone();
-        let checks = Semaphore::new(api::CHECKS_MAX);
-        api::router(Api { driver: self.driver.clone(), control, token: self.token.take(), checks })
+        let checks = Arc::new(Semaphore::new(api::CHECKS_MAX));
+        let api = Arc::new(Api { driver: self.driver.clone(), control, token: self.token.take(), checks });
+        let http = Http::new(api.clone());
+        if let Some(listener) = self.tcp.take() {
+            tasks.spawn(api::serve_tcp(listener, http.clone(), stopped.clone()));
+        }
+        if let Some(listener) = self.unix.take() {
+            tasks.spawn(api::serve_unix(listener, http, stopped.clone()));
+        }
+        if let Some(listener) = self.resp.take() {
+            let resp = Resp::new(api, self.steward.resp.clone());
+            tasks.spawn(api::serve_tcp(listener, resp, stopped.clone()));
+        }
     }
 
     fn start_gossip(&self, tasks: &mut JoinSet<()>, stopped: &watch::Receiver<bool>) {
@@ -252,8 +263,8 @@ fn central(
     Ok(Central::new(driver.clone(), name, section.url.to_string(), target, when))
 }
 
-async fn bind_tcp(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    let taken = || format!("cannot listen on {address} for HTTP; choose another address with --http or [http] listen");
+async fn bind_tcp(address: SocketAddr, whom: &str, setting: &str) -> anyhow::Result<TcpListener> {
+    let taken = || format!("cannot listen on {address} for {whom}; choose another address with {setting}");
     TcpListener::bind(address).await.with_context(taken).context(CouldNotStart)
 }
 

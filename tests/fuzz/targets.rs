@@ -10,7 +10,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::{Request, StatusCode, header};
 use metrics::Histogram;
-use spillgate::api::{self, Api, Control, DeciderView, Identity, MemberView, Readiness};
+use spillgate::api::{Api, Control, DeciderView, Http, Identity, MemberView, Readiness};
 use spillgate::config::{Config, ConfigError, Overrides};
 use spillgate::driver::Driver;
 use spillgate_core::decision::{Check, LimitRef};
@@ -23,7 +23,6 @@ use spillgate_core::wire::slice::{decode_slice, encode_slice};
 use spillgate_core::wire::{decode_frame, decode_message, encode_frame, encode_message};
 use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
-use tower::ServiceExt as _;
 
 /// A target: what came of the bytes.
 pub type Target = fn(&[u8]) -> String;
@@ -158,7 +157,7 @@ pub fn slice(bytes: &[u8]) -> String {
 
 thread_local! {
     static DIRECTORY: tempfile::TempDir = tempfile::tempdir().expect("a directory");
-    static SERVER: RefCell<Option<(Runtime, axum::Router)>> = const { RefCell::new(None) };
+    static SERVER: RefCell<Option<(Runtime, Arc<Http>)>> = const { RefCell::new(None) };
 }
 
 /// A configuration file.
@@ -190,13 +189,13 @@ pub fn http(bytes: &[u8]) -> String {
     let paths = ["/v1/check", "/v1/checks", "/v1/refund", "/v1/reset"];
     let path = paths[usize::from(*first) % paths.len()];
     SERVER.with_borrow_mut(|server| {
-        let (runtime, router) = server.get_or_insert_with(server_of_its_own);
+        let (runtime, http) = server.get_or_insert_with(server_of_its_own);
         let request = Request::post(path).header(header::CONTENT_TYPE, "application/json");
         let request = request.body(Body::from(body.to_vec())).expect("a request");
         let answered = async {
-            let response = router.clone().oneshot(request).await.expect("the router has no errors");
+            let response = http.clone().answer(request).await;
             let status = response.status();
-            let answer = axum::body::to_bytes(response.into_body(), 4 << 20).await.expect("an answer");
+            let answer = axum::body::to_bytes(Body::new(response.into_body()), 4 << 20).await.expect("an answer");
             (status, answer)
         };
         let answered = async { tokio::time::timeout(Duration::from_secs(20), answered).await };
@@ -215,11 +214,11 @@ pub fn http(bytes: &[u8]) -> String {
     })
 }
 
-fn server_of_its_own() -> (Runtime, axum::Router) {
+fn server_of_its_own() -> (Runtime, Arc<Http>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let driver = Driver::new(node_config(false), limits(), Histogram::noop());
-    let router = api::router(Api { driver, control: Arc::new(Alone), token: None, checks: Semaphore::new(2) });
-    (runtime, router)
+    let checks = Arc::new(Semaphore::new(2));
+    (runtime, Http::new(Arc::new(Api { driver, control: Arc::new(Alone), token: None, checks })))
 }
 
 /// A node without a cluster.

@@ -98,6 +98,7 @@ impl Setup {
 pub struct Daemon {
     pub name: String,
     pub http: SocketAddr,
+    pub resp: Option<SocketAddr>,
     pub cluster: Option<SocketAddr>,
     pub setup: Setup,
     pub directory: Arc<TempDir>,
@@ -139,9 +140,9 @@ impl Daemon {
             if let Some(fields) = find(&log, "listening") {
                 let address = |field: &str| fields[field].as_str().and_then(|a| a.parse().ok());
                 let name = setup.name.clone();
-                let (http, cluster) = (address("http").unwrap(), address("cluster"));
+                let (http, resp, cluster) = (address("http").unwrap(), address("resp"), address("cluster"));
                 let directory = directory.clone();
-                return Ok(Self { name, http, cluster, setup, directory, child, log });
+                return Ok(Self { name, http, resp, cluster, setup, directory, child, log });
             }
             if child.try_wait().unwrap().is_some() {
                 timeout(DEADLINE, reading).await.unwrap().unwrap();

@@ -32,6 +32,7 @@ mod redis_faults;
 mod refusals;
 mod reload;
 mod report;
+mod resp;
 mod secret;
 mod start;
 mod unstartable;

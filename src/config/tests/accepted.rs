@@ -128,6 +128,18 @@ fn a_unix_socket_alone_means_no_tcp() {
 }
 
 #[test]
+fn redis_clients_are_served_where_the_section_or_the_flag_is_there() {
+    assert_eq!(read("").resp, None);
+    assert_eq!(read("[resp]").resp.unwrap().listen, crate::config::RESP_LISTEN_DEFAULT);
+    let flag = Overrides { resp: Some("[::1]:1".parse().unwrap()), ..Overrides::default() };
+    for text in ["", "[resp]\nlisten = '127.0.0.1:2'"] {
+        assert_eq!(read_with(text, &flag).unwrap().resp.unwrap().listen, flag.resp.unwrap());
+    }
+    let config = read("[resp]\nlisten = '0.0.0.0:1'\n[http]\ntoken_file = '/t'");
+    assert!(config.to_string().contains("\nresp     0.0.0.0:1, AUTH with the token\n"), "{config}");
+}
+
+#[test]
 fn an_address_for_all_needs_a_token_and_loopback_in_any_form_does_not() {
     for listen in ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
         assert_eq!(read(&format!("http.listen = '{listen}'")).http.token_file, None);
@@ -159,6 +171,7 @@ fn flags_win_over_the_file() {
         node_id: Some("flag".to_owned()),
         data_dir: Some("/data".into()),
         http: Some("127.0.0.1:11".parse().unwrap()),
+        resp: Some("127.0.0.1:14".parse().unwrap()),
         token_file: Some("token".into()),
         cluster_listen: Some("127.0.0.1:12".parse().unwrap()),
         advertise: Some("127.0.0.1:13".parse().unwrap()),

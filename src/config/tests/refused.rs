@@ -55,15 +55,22 @@ fn unknown_keys_with_what_was_probably_meant() {
 
 #[test]
 fn keys_in_the_wrong_place() {
-    refused("listen = '127.0.0.1:1'", 1, &["listen is not a known key", "it belongs under [http] or [cluster]"]);
+    refused(
+        "listen = '127.0.0.1:1'",
+        1,
+        &["listen is not a known key", "it belongs under [http] or [resp] or [cluster]"],
+    );
     refused("[node]\nid = 'a'\ngossip_interval = '1ms'", 3, &["it belongs under [cluster]"]);
 }
 
 #[test]
+fn a_redis_that_decides_beside_clients_that_would_pass_by_it() {
+    refused("[node]\nid = 'a'\n[resp]\n[redis]\nurl = 'redis://r'\n", 5, &["[resp]", "leave one of the two out"]);
+}
+
+#[test]
 fn sections_of_later_work() {
-    for section in ["resp", "envoy"] {
-        refused(&format!("[node]\nid = 'a'\n[{section}]\n"), 3, &[section, "is not a known key"]);
-    }
+    refused("[node]\nid = 'a'\n[envoy]\n", 3, &["envoy", "is not a known key"]);
     refused("[[rule]]\n", 1, &["rule is not a known key"]);
 }
 
@@ -94,6 +101,8 @@ fn listeners_that_cannot_be() {
     }
     let open = "[http]\nlisten = '0.0.0.0:8470'";
     refused(open, 2, &["http.listen 0.0.0.0:8470 ", "needs token_file (--token-file)", "127.0.0.1:8470"]);
+    let open = "[resp]\nlisten = '0.0.0.0:8472'";
+    refused(open, 2, &["resp.listen 0.0.0.0:8472 ", "needs [http] token_file (--token-file)", "127.0.0.1:8472"]);
     refused("[http]\nlisten = '0.0.0.0:8470'\ntoken_file = ''", 3, &["http.token_file '' must be a path"]);
     refused(&format!("[http]\nunix = '/{}'", "a".repeat(120)), 2, &["http.unix has 121 bytes", "at most 103"]);
 }

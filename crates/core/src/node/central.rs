@@ -1,7 +1,5 @@
 //! Checks that a central store decides: what it is told before, and what its word comes to. It must not know the store.
 
-use std::sync::atomic::Ordering::Relaxed;
-
 use super::Node;
 use super::requests::{Attempt, count, decided, enlist, reserved, validate};
 use crate::algorithm::Meter;
