@@ -344,7 +344,6 @@ fn what_the_swarm_found_can_be_replayed() {
 }
 
 #[test]
-#[ignore = "open bugs of the core, each told in its file"]
 fn what_the_swarm_found_is_mended() {
     for scenario in found() {
         let result = run(&scenario, scenario.strategies[0], scenario.seed);
