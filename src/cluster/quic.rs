@@ -109,6 +109,8 @@ enum Refusal {
     Hello(String),
     #[error("this node itself")]
     Myself,
+    #[error("it uses this node's id")]
+    Twin,
     #[error("too many connections")]
     Full,
     #[error("no answer in {HANDSHAKE:?}")]
@@ -290,8 +292,15 @@ impl Mesh {
         match judged {
             Ok(hello) => Ok(Link { peer: hello.replica(), address: hello.address, connection, dialed }),
             Err(refusal) => {
-                let code = if matches!(refusal, Refusal::Myself) { code::SELF } else { code::REFUSED };
-                connection.close(code, b"hello refused");
+                match refusal {
+                    Refusal::Myself => connection.close(code::SELF, b"hello refused"),
+                    Refusal::Twin => {
+                        // the end of a connection cuts off what is still on its way: the twin has to judge itself, too
+                        let _ = out.stopped().await;
+                        connection.close(code::DUPLICATE, format!("{IN_USE}{}", self.hello.address).as_bytes());
+                    }
+                    _ => connection.close(code::REFUSED, b"hello refused"),
+                }
                 Err(refusal)
             }
         }
@@ -329,8 +338,7 @@ impl Mesh {
             return Err(Refusal::Myself);
         }
         self.meet_twin(&hello, peers);
-        connection.close(code::DUPLICATE, format!("{IN_USE}{}", self.hello.address).as_bytes());
-        Err(Refusal::Hello("it uses this node's id".into()))
+        Err(Refusal::Twin)
     }
 
     /// Another process has proved to have this node's id. The one that has fewer peers gives way, since those of the other
@@ -443,7 +451,7 @@ impl Mesh {
         }
         let stranger = match refusal {
             Refusal::Connection(error) => is_tls_failure(error),
-            Refusal::Hello(_) | Refusal::Full => true,
+            Refusal::Hello(_) | Refusal::Twin | Refusal::Full => true,
             _ => false,
         };
         if stranger && self.strangers.may(canonical(address), Instant::now()) {

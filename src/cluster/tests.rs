@@ -307,7 +307,7 @@ fn one_id_used_twice_stays_with_the_process_that_is_up_whichever_clock_is_ahead(
         a.meets(&first);
         // it knows nothing of the first, and is told by `a` where that is
         let second = Setup { incarnation, ..Setup::new("twin").seed(&a) }.start();
-        let ended = second.runtime().block_on(second.cluster().stopped());
+        let ended = second.ended();
         let address = first.cluster().advertised_addr();
         assert!(matches!(ended, ClusterError::Duplicate { address: at, .. } if at == address), "{ended}");
         assert!(second.cluster().is_refused() && second.inbox.events().is_empty());
@@ -325,7 +325,7 @@ fn of_two_that_each_were_up_the_one_without_peers_gives_way() {
     let newer = Setup { incarnation: 2, ..Setup::new("twin").seed(&a) }.start();
     a.meets(&newer);
     alone.runtime().block_on(async { alone.cluster().shared.mesh.dial(a.cluster().advertised_addr(), None) });
-    let ended = alone.runtime().block_on(alone.cluster().stopped());
+    let ended = alone.ended();
     assert!(matches!(ended, ClusterError::Duplicate { .. }), "{ended}");
     assert_eq!(states(&a), [(newer.id(), MemberState::Alive)]);
 }

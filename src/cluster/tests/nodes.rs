@@ -255,6 +255,13 @@ impl Node {
         self.runtime().block_on(self.cluster().send_message(&to.id, bytes))
     }
 
+    /// Why its part ended although nobody asked it to.
+    #[track_caller]
+    pub(super) fn ended(&self) -> ClusterError {
+        let ended = async { tokio::time::timeout(DEADLINE, self.cluster().stopped()).await };
+        self.runtime().block_on(ended).unwrap_or_else(|_| panic!("{} goes on after {DEADLINE:?}", self.id))
+    }
+
     pub(super) fn leave(&mut self) {
         self.runtime().block_on(self.cluster().leave());
         self.crash();
