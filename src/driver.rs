@@ -422,9 +422,15 @@ impl Driver {
         self.0.node.peer_dead(peer, self.now());
     }
 
-    /// A peer has left for good.
+    /// A peer has left for good, and said so.
     pub fn peer_left(&self, peer: &ReplicaId) {
         self.0.node.peer_left(peer, self.now());
+        self.0.progress.notify_waiters();
+    }
+
+    /// A peer is gone for good, and took along what nobody has heard of.
+    pub fn peer_lost(&self, peer: &ReplicaId) {
+        self.0.node.peer_lost(peer, self.now());
         self.0.progress.notify_waiters();
     }
 

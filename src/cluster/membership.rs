@@ -160,6 +160,10 @@ impl Membership {
                     tracing::debug!(peer = %replica, "left");
                     registry.bar(&replica, || inbox.peer_left(&replica));
                 }
+                Change::Lost(replica) => {
+                    tracing::debug!(peer = %replica, "gone");
+                    registry.bar(&replica, || inbox.peer_lost(&replica));
+                }
                 Change::Close(replica) => registry.close(&replica, code::LEFT, b"you have left"),
                 Change::Supersede(replica) => {
                     registry.close(&replica, code::SUPERSEDED, b"a newer run of your node is known");

@@ -2,7 +2,7 @@
 //! with mutual TLS. It never knows what a frame or a message means.
 //!
 //! ```text
-//! Cluster ── membership (chitchat) ── roster: who is up, dead, gone ──> Inbox: peer_up, peer_dead, peer_left
+//! Cluster ── membership (chitchat) ── roster: who is up, dead, gone ──> Inbox: peer_up, peer_dead, peer_left, peer_lost
 //!    │            │ dial, admit, bar
 //!    └──────── mesh (quic, registry, link) ─────────────────────────── > Inbox: frame, message
 //!                 │ endpoint, tls, secret                    seeds ── dial
@@ -58,16 +58,18 @@ const CLOSING: Duration = Duration::from_secs(3);
 /// What the mesh hands up. Called from the mesh's tasks; must not block long, and may call the [`Cluster`].
 ///
 /// Of one peer, nothing is heard before [`peer_up`](Inbox::peer_up), nor between [`peer_dead`](Inbox::peer_dead) and
-/// the next `peer_up`, nor after [`peer_left`](Inbox::peer_left). Frames and messages may come from several tasks at
-/// once.
+/// the next `peer_up`, nor after [`peer_left`](Inbox::peer_left) or [`peer_lost`](Inbox::peer_lost). Frames and messages
+/// may come from several tasks at once.
 pub trait Inbox: Send + Sync + 'static {
     /// A peer is up: membership calls it alive and a connection authenticated as it exists. `address` is the one it
     /// advertises.
     fn peer_up(&self, peer: &ReplicaId, address: SocketAddr);
     /// Membership calls the peer dead (crashed or unreachable); it may come back, as the same replica.
     fn peer_dead(&self, peer: &ReplicaId);
-    /// The peer said goodbye, or a newer incarnation of its node took its place: it never comes back.
+    /// The peer said goodbye: it never comes back.
     fn peer_left(&self, peer: &ReplicaId);
+    /// Another incarnation of its node took the peer's place, and it said no goodbye: it never comes back.
+    fn peer_lost(&self, peer: &ReplicaId);
     /// One unreliable frame from it.
     fn frame(&self, peer: &ReplicaId, bytes: &[u8]);
     /// One reliable message from it, whole. Messages are not ordered among themselves.

@@ -23,6 +23,8 @@ pub(super) enum Change {
     Up(ReplicaId, SocketAddr),
     Dead(ReplicaId),
     Left(ReplicaId),
+    /// It said no goodbye, and another run of its node is there.
+    Lost(ReplicaId),
     /// Its connections are to be closed: it has left.
     Close(ReplicaId),
     /// Its connections are to be closed and it is to be told: a newer one of its node is known.
@@ -82,7 +84,7 @@ impl Roster {
                         entry.past.drain(..surplus);
                     }
                     if matches!(old.phase, Phase::Up | Phase::Dead) {
-                        changes.push(Change::Left(old.replica.clone()));
+                        changes.push(Change::Lost(old.replica.clone()));
                     }
                     changes.push(Change::Supersede(old.replica));
                 }
@@ -278,7 +280,7 @@ mod tests {
         let (mut roster, now) = roster();
         roster.alive(alive(&[(&old, 2)]), now);
         roster.linked(&old, at(2), now);
-        assert_eq!(roster.linked(&new, at(3), now), vec![Change::Left(old.clone()), Change::Supersede(old.clone())]);
+        assert_eq!(roster.linked(&new, at(3), now), vec![Change::Lost(old.clone()), Change::Supersede(old.clone())]);
         roster.unlinked(&old, now);
         assert_eq!(roster.alive(alive(&[(&old, 2), (&new, 3)]), now), vec![Change::Up(new.clone(), at(3))]);
         assert_eq!(roster.linked(&old, at(2), now), vec![Change::Supersede(old)]);

@@ -160,7 +160,7 @@ fn a_crash_is_noticed_and_a_new_run_takes_the_place_of_the_old() {
         node.meets(&again);
         let about_a = node.inbox.events_of("a");
         let up = |id| Event::Up(id, port);
-        assert_eq!(about_a, [up(old.clone()), Event::Dead(old.clone()), Event::Left(old.clone()), up(again.id())]);
+        assert_eq!(about_a, [up(old.clone()), Event::Dead(old.clone()), Event::Lost(old.clone()), up(again.id())]);
         again.send(node, b"new".to_vec()).unwrap();
         node.sees(&Event::Message(again.id(), b"new".to_vec()));
     }
@@ -180,7 +180,7 @@ fn a_new_run_before_the_old_one_is_missed_ends_it_too() {
     let again = Setup { incarnation: 2, listen: port, ..Setup::new("b").seed(&a) }.start();
     a.meets(&again);
     let about_b: Vec<_> = a.inbox.events_of("b").into_iter().filter(|event| !matches!(event, Event::Dead(_))).collect();
-    assert_eq!(about_b, [Event::Up(old.clone(), port), Event::Left(old), Event::Up(again.id(), port)]);
+    assert_eq!(about_b, [Event::Up(old.clone(), port), Event::Lost(old), Event::Up(again.id(), port)]);
 }
 
 #[test]
@@ -338,7 +338,7 @@ fn a_node_whose_clock_went_back_is_taken_up_again() {
     b.crash();
     let again = Setup { incarnation: 3, ..Setup::new("b").seed(&a) }.start();
     a.meets(&again);
-    a.sees(&Event::Left(b.id()));
+    a.sees(&Event::Lost(b.id()));
     assert_eq!(states(&a), [(again.id(), MemberState::Alive)]);
 }
 

@@ -162,6 +162,11 @@ impl Inbox for Inbound {
         self.driver.peer_left(peer);
     }
 
+    fn peer_lost(&self, peer: &ReplicaId) {
+        tracing::info!(%peer, "peer is gone: another run of its node takes its place");
+        self.driver.peer_lost(peer);
+    }
+
     fn frame(&self, peer: &ReplicaId, bytes: &[u8]) {
         self.post.traffic.received.fetch_add(bytes.len() as u64, Relaxed);
         if let Err(error) = self.driver.frame(peer, bytes, &mut self.post.clone()) {

@@ -6,12 +6,16 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
-use crate::daemon::{Daemon, Setup, meet, start_cluster, until};
-use crate::nodes::{all_see, behind, exhaust, meet_behind, member, spend, start_behind, take_one};
+use crate::daemon::{DEADLINE, Daemon, Setup, meet, start_cluster, until};
+use crate::nodes::{all_see, at_rest, behind, exhaust, meet_behind, member, spend, start_behind, take_one};
 use crate::relay::{Path, Relay};
 
 /// A hundred tokens, and next to nothing comes back while a test runs.
 const HUNDRED: &str = "[[limit]]\nname = \"api\"\nrate = \"1/h\"\nburst = 100\naccuracy = \"strict\"\n";
+/// The same where a node that is killed takes along what was asked of it in the time that news takes, and not its window.
+const BOUNDED: &str = "[[limit]]\nname = \"api\"\nrate = \"1/h\"\nburst = 100\n";
+/// `max_overshoot` of [`BOUNDED`], tokens.
+const OVER: u64 = 5;
 /// Enough for a test that goes on asking.
 const PLENTY: &str = "[[limit]]\nname = \"api\"\nrate = \"1000/s\"\n";
 /// A share below one token can't be spent in strict mode: so much may be left over with three nodes.
@@ -88,6 +92,7 @@ fn seeds_of(daemons: &[Daemon]) -> Vec<String> {
 
 /// What a node that was started again says of `k` when it says that it is ready, and what it leaves of the first grant.
 async fn back(daemon: &Daemon) -> (f64, u64) {
+    let deadline = Instant::now() + DEADLINE;
     let ready = async {
         until("it is ready", async || daemon.ready().await).await;
         daemon.level("k").await
@@ -99,6 +104,7 @@ async fn back(daemon: &Daemon) -> (f64, u64) {
             if answer["allowed"] == true {
                 return answer["remaining"].as_u64().unwrap();
             }
+            assert!(Instant::now() < deadline, "{} grants nothing: {answer} {}", daemon.name, daemon.log());
         }
     };
     tokio::join!(ready, first)
@@ -106,9 +112,10 @@ async fn back(daemon: &Daemon) -> (f64, u64) {
 
 #[tokio::test]
 async fn a_node_that_was_killed_comes_back_with_the_level_of_its_peers() {
-    let mut daemons = start_cluster(3, HUNDRED).await;
+    let mut daemons = start_cluster(3, BOUNDED).await;
     spend(&daemons[0], "k", 60).await;
     all_see(&daemons, "k", 40.0).await;
+    at_rest(&daemons, "k").await;
     let mut a = daemons.remove(0);
     a.setup.seeds = seeds_of(&daemons);
     let a = a.restart().await;
@@ -118,15 +125,16 @@ async fn a_node_that_was_killed_comes_back_with_the_level_of_its_peers() {
     daemons.push(a);
     meet(&daemons).await;
     let rest = exhaust(&daemons, "k").await;
-    assert!((39 - LEFT_OVER..=39).contains(&rest), "{rest}");
+    assert!((39 - LEFT_OVER..=39 + OVER).contains(&rest), "{rest}");
 }
 
 #[tokio::test]
 async fn one_node_that_stays_keeps_the_counts_of_all() {
-    let mut daemons = start_cluster(3, HUNDRED).await;
+    let mut daemons = start_cluster(3, BOUNDED).await;
     spend(&daemons[0], "k", 30).await;
     spend(&daemons[1], "k", 30).await;
     all_see(&daemons, "k", 40.0).await;
+    at_rest(&daemons, "k").await;
     let stays = daemons.pop().unwrap();
     for daemon in &mut daemons {
         daemon.kill().await;
@@ -142,7 +150,7 @@ async fn one_node_that_stays_keeps_the_counts_of_all() {
     let daemons = [a, b, stays];
     meet(&daemons).await;
     let rest = exhaust(&daemons, "k").await;
-    assert!((38 - LEFT_OVER..=38).contains(&rest), "{rest}");
+    assert!((38 - LEFT_OVER..=38 + OVER).contains(&rest), "{rest}");
 }
 
 #[tokio::test]
@@ -258,7 +266,7 @@ async fn a_seed_may_be_a_name() {
 
 #[tokio::test]
 async fn a_node_with_a_large_table_to_fetch_grants_nothing_before_it_has_it() {
-    let mut daemons = start_cluster(2, HUNDRED).await;
+    let mut daemons = start_cluster(2, BOUNDED).await;
     spend(&daemons[0], "k", 60).await;
     for batch in 0..60 {
         let check = |i: i32| serde_json::json!({"limit": "api", "key": format!("user-{batch}-{i}")});
@@ -267,21 +275,22 @@ async fn a_node_with_a_large_table_to_fetch_grants_nothing_before_it_has_it() {
         assert_eq!(answer["allowed"], true);
     }
     all_see(&daemons, "k", 40.0).await;
+    at_rest(&daemons, "k").await;
     let mut a = daemons.remove(0);
     a.setup.seeds = seeds_of(&daemons);
     let a = a.restart().await;
     let (level, left) = back(&a).await;
-    assert!((39.0..=40.0).contains(&level), "{level}");
+    assert!((39.0..=40.0).contains(&level), "{level} {}", a.log());
     assert_eq!(left, 39);
 }
 
 #[tokio::test]
-#[ignore = "open: does not pass since a node is counted in by agreement on the members"]
 async fn two_that_come_back_wait_for_the_one_that_stayed_though_it_is_far() {
     let mut relay = Relay::new(1);
-    let mut daemons = meet_behind(&mut relay, &["a", "b", "c"], HUNDRED).await;
+    let mut daemons = meet_behind(&mut relay, &["a", "b", "c"], BOUNDED).await;
     spend(&daemons[0], "k", 60).await;
     all_see(&daemons, "k", 40.0).await;
+    at_rest(&daemons, "k").await;
     for near in ["a", "b"] {
         relay.set(near, "c", Path::delayed(250));
         relay.set("c", near, Path::delayed(250));
@@ -298,7 +307,7 @@ async fn two_that_come_back_wait_for_the_one_that_stayed_though_it_is_far() {
     meet(&daemons).await;
     relay.set_all(Path::default());
     let rest = exhaust(&daemons, "k").await;
-    assert!((38 - LEFT_OVER..=38).contains(&rest), "{rest}");
+    assert!((38 - LEFT_OVER..=38 + OVER).contains(&rest), "{rest}");
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::daemon::{DEADLINE, Daemon, Setup, meet, write_secret};
+use crate::daemon::{DEADLINE, Daemon, Setup, meet, until, write_secret};
 use crate::relay::Relay;
 
 /// How long a request waits for what only its peers' confirmation keeps from it.
@@ -73,7 +73,22 @@ pub async fn spend(daemon: &Daemon, key: &str, tokens: u64) {
     let mut granted = 0;
     while granted < tokens {
         granted += u64::from(take_one(daemon, key).await["allowed"] == true);
-        assert!(Instant::now() < deadline, "{} granted only {granted} of {tokens}", daemon.name);
+        if Instant::now() >= deadline {
+            let (key, cluster) = (daemon.get(&format!("/v1/keys/api/{key}")).await, daemon.get("/v1/cluster").await);
+            panic!("{} granted only {granted} of {tokens}: {key:#} {cluster:#}", daemon.name);
+        }
+    }
+}
+
+/// Waits until none of them reckons with demand for the key: one that is killed then takes along nothing that was granted
+/// unheard, as far as a bounded limit assumes.
+pub async fn at_rest(daemons: &[Daemon], key: &str) {
+    for daemon in daemons {
+        until("nobody has demand any more", async || {
+            let key = daemon.get(&format!("/v1/keys/api/{key}")).await;
+            key["replicas"].as_array().unwrap().iter().all(|replica| replica["demand"] == 0.0)
+        })
+        .await;
     }
 }
 

@@ -156,6 +156,8 @@ impl Inbox for Ups {
 
     fn peer_left(&self, _: &ReplicaId) {}
 
+    fn peer_lost(&self, _: &ReplicaId) {}
+
     fn frame(&self, _: &ReplicaId, _: &[u8]) {}
 
     fn message(&self, _: &ReplicaId, _: Vec<u8>) {}

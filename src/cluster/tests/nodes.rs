@@ -34,6 +34,7 @@ pub(super) enum Event {
     Up(ReplicaId, SocketAddr),
     Dead(ReplicaId),
     Left(ReplicaId),
+    Lost(ReplicaId),
     Frame(ReplicaId, Vec<u8>),
     Message(ReplicaId, Vec<u8>),
 }
@@ -41,7 +42,8 @@ pub(super) enum Event {
 impl Event {
     fn replica(&self) -> &ReplicaId {
         match self {
-            Self::Up(id, _) | Self::Dead(id) | Self::Left(id) | Self::Frame(id, _) | Self::Message(id, _) => id,
+            Self::Up(id, _) | Self::Frame(id, _) | Self::Message(id, _) => id,
+            Self::Dead(id) | Self::Left(id) | Self::Lost(id) => id,
         }
     }
 }
@@ -80,7 +82,7 @@ impl Recorder {
         let allowed = match &event {
             Event::Up(..) => !*up && !*gone,
             Event::Dead(_) | Event::Frame(..) | Event::Message(..) => *up,
-            Event::Left(_) => !*gone,
+            Event::Left(_) | Event::Lost(_) => !*gone,
         };
         if !allowed {
             self.violations.lock().unwrap().push(format!("{event:?} while up = {up}, gone = {gone}"));
@@ -88,7 +90,7 @@ impl Recorder {
         match &event {
             Event::Up(..) => *up = true,
             Event::Dead(_) => *up = false,
-            Event::Left(_) => (*up, *gone) = (false, true),
+            Event::Left(_) | Event::Lost(_) => (*up, *gone) = (false, true),
             _ => {}
         }
         self.events.lock().unwrap().push(event);
@@ -118,6 +120,10 @@ impl Inbox for Recorder {
 
     fn peer_left(&self, peer: &ReplicaId) {
         self.record(Event::Left(peer.clone()));
+    }
+
+    fn peer_lost(&self, peer: &ReplicaId) {
+        self.record(Event::Lost(peer.clone()));
     }
 
     fn frame(&self, peer: &ReplicaId, bytes: &[u8]) {

@@ -146,12 +146,21 @@ impl Node {
         self.publish(links.outlook(now.at));
     }
 
-    /// A peer has left for good; its last word has been heard, unless it was silent.
+    /// A peer has left for good, and said so; its last word has been heard, unless it was silent.
     pub fn peer_left(&self, peer: &ReplicaId, now: Now) {
+        let silent = self.links.lock().find(peer).is_some_and(|p| p.state == PeerState::Silent);
+        self.part(peer, silent, now);
+    }
+
+    /// A peer is gone for good without a last word: another run of its node has taken its place.
+    pub fn peer_lost(&self, peer: &ReplicaId, now: Now) {
+        self.part(peer, true, now);
+    }
+
+    fn part(&self, peer: &ReplicaId, lost: bool, now: Now) {
         let mut links = self.links.lock();
-        let silent = links.find(peer).is_some_and(|p| p.state == PeerState::Silent);
         match links.part(peer) {
-            Some(slot) if silent => self.lose_slot(&mut links, slot, now),
+            Some(slot) if lost => self.lose_slot(&mut links, slot, now),
             Some(slot) => self.forget_slot(&mut links, slot),
             None => {}
         }
