@@ -56,38 +56,22 @@ fn admitted(answers: &[Decided], from: u64, until: u64, at: impl Fn(usize) -> bo
     within.map(|d| d.request.cost as f64).sum::<f64>() / (until - from) as f64
 }
 
-const EVEN: &str = "
-duration = '10s'
-[nodes]
-count = 5
-[[limit]]
-rate = '1000/s'
-burst = 250
-[[workload]]
-load = 2.0
-";
-const SKEWED: &str = "
-duration = '20s'
-[nodes]
-count = 5
-[[limit]]
-rate = '1000/s'
-burst = 250
-[[workload]]
-rate = '1800/s'
-node_weights = [1200, 150, 150, 150, 150]
-";
-const ONE_NODE: &str = "
-duration = '10s'
-[nodes]
-count = 5
-[[limit]]
-rate = '1000/s'
-burst = 250
-[[workload]]
-load = 2.0
-nodes = 'n1'
-";
+/// Five nodes with one small bucket, so many seconds of this workload.
+macro_rules! five {
+    ($seconds:literal, $workload:literal) => {
+        concat!(
+            "duration = '",
+            $seconds,
+            "s'\n[nodes]\ncount = 5\n[[limit]]\nrate = '1000/s'\nburst = 250\n[[workload]]\n",
+            $workload,
+            "\n"
+        )
+    };
+}
+
+const EVEN: &str = five!(10, "load = 2.0");
+const SKEWED: &str = five!(20, "rate = '1800/s'\nnode_weights = [1200, 150, 150, 150, 150]");
+const ONE_NODE: &str = five!(10, "load = 2.0\nnodes = 'n1'");
 const SURGE: &str = "
 duration = '10s'
 [nodes]
