@@ -12,6 +12,7 @@ mod relay;
 mod world;
 
 mod accuracy;
+mod chaos;
 mod churn;
 mod cluster;
 mod commands;
