@@ -30,6 +30,7 @@ mod redis;
 mod redis_chaos;
 mod redis_fallback;
 mod redis_faults;
+mod redis_resp;
 mod refusals;
 mod reload;
 mod report;

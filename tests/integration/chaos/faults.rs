@@ -94,6 +94,8 @@ pub struct Faults {
 /// All that breaks in one round. Nodes are numbers.
 #[derive(Clone, Debug)]
 pub struct Plan {
+    /// Whether the limits are asked for more than they hold when it begins; else nothing is asked for yet.
+    pub warm: bool,
     pub network: Network,
     /// Whom the network's fault befalls: the first one or two of them.
     pub who: Vec<usize>,
@@ -127,6 +129,7 @@ impl Faults {
         let mut ms = |range: std::ops::Range<u64>| Duration::from_millis(chance.random_range(range));
         let (lasts, begins, stands) = (ms(1000..4000), ms(0..1500), ms(300..3000));
         Plan {
+            warm: chance.random_bool(0.75),
             network: self.networks.draw(chance),
             who,
             lasts,

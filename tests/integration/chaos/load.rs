@@ -112,9 +112,9 @@ impl Load {
         self.shared.resting.store(false, Relaxed);
     }
 
-    /// Whether there was such a grant since the last time.
-    pub fn any(&self, such: impl Fn(&Grant) -> bool) -> bool {
-        self.shared.seen.lock().unwrap().grants.iter().rev().any(such)
+    /// How many such grants there were since the last time.
+    pub fn count(&self, such: impl Fn(&&Grant) -> bool) -> usize {
+        self.shared.seen.lock().unwrap().grants.iter().filter(such).count()
     }
 
     /// What was seen since the last time, and how late the machine was.

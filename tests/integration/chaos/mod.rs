@@ -24,7 +24,7 @@ use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
 use self::faults::{Faults, Plan, WELL, configured_as_before, data_dir, start_again};
-use self::limits::{BURST, LIMITS, Limit, ROOMY, configured};
+use self::limits::{BURST, LIMITS, Limit, RATE, ROOMY, configured};
 use self::load::{Grant, Load, Seen};
 use crate::daemon::{DEADLINE, Daemon, Setup, meet, until};
 use crate::nodes::{behind, start_behind};
@@ -98,6 +98,10 @@ impl Run {
     async fn round(&mut self, plan: &Plan) {
         let begun = self.load.now();
         let switched = self.switched().await;
+        if plan.warm {
+            let strict = |g: &&Grant| g.limit == Limit::Strict;
+            until("buckets are empty", async || self.load.count(strict) as f64 >= BURST + RATE / 4.0).await;
+        }
         plan.carry_out(&self.daemons, &self.relay, self.redis.as_mut(), &self.load).await;
         let crashed_at = self.load.now();
         start_again(plan, &mut self.daemons, &self.relay, &self.load).await;
@@ -133,8 +137,9 @@ impl Run {
     /// Each of them grants again.
     async fn all_grant(&self) {
         let since = self.load.now();
-        let granted = |node| move |g: &Grant| g.node == node && g.limit == Limit::Roomy && g.sent > since;
-        until("all nodes grant again", async || (0..self.daemons.len()).all(|node| self.load.any(granted(node)))).await;
+        let granted = |node| move |g: &&Grant| g.node == node && g.limit == Limit::Roomy && g.sent > since;
+        until("all nodes grant again", async || (0..self.daemons.len()).all(|node| self.load.count(granted(node)) > 0))
+            .await;
     }
 
     /// Keeps account of what was granted, and of what nobody can know.
