@@ -108,6 +108,9 @@ impl Driver {
             let passed = self.now().at.since(start);
             tried.clear();
             tried.extend(held.iter().enumerate().filter_map(|(i, h)| Some((i, h.attempt(passed)?))));
+            if tried.is_empty() {
+                return;
+            }
             self.decide_some(held, &tried).await;
             let next = tried.iter().filter_map(|(i, _)| held[*i].pause(passed)).min();
             let Some(next) = next else { return };
@@ -126,7 +129,8 @@ impl Driver {
             let (asked, mut unfit): (Vec<_>, Vec<_>) = which.iter().partition(fit);
             let checks: Vec<Check<'_>> = asked.iter().map(|(i, _)| held[*i].check).collect();
             let attempts: Vec<Attempt> = asked.iter().map(|(_, attempt)| *attempt).collect();
-            match referee.decide(&checks, &attempts, false).await {
+            let ruled = if asked.is_empty() { Ok(Vec::new()) } else { referee.decide(&checks, &attempts, false).await };
+            match ruled {
                 Ok(ruled) => {
                     for ((i, attempt), decision) in asked.into_iter().zip(ruled) {
                         match decision {

@@ -114,9 +114,18 @@ fn header(seq: u64) -> Header {
     Header { incarnation: 9, seq, ack: None, stable: 0, flags: 0, needs: 0, unknown, extensions }
 }
 
-fn describe(algorithm: u8, accuracy: u8) -> Describe {
-    let limit = "api".to_owned();
-    Describe { limit, inline: false, algorithm, tokens: 1, period: 1 << 60, capacity: 300, accuracy, overshoot_ppm: 0 }
+fn describe(limit: &str, algorithm: u8, accuracy: u8) -> Describe {
+    let limit = limit.to_owned();
+    Describe {
+        limit,
+        inline: false,
+        algorithm,
+        tokens: 1,
+        period: 366 * 86_400 * 1_000_000_000,
+        capacity: 300,
+        accuracy,
+        overshoot_ppm: 0,
+    }
 }
 
 /// A key whose rule this version does not know is left alone; the others of the frame are heard.
@@ -140,7 +149,11 @@ fn a_rule_of_a_later_version_spoils_no_other_key_of_its_frame() {
         describe: Some(describe),
     };
     let own = node.key_id(LimitRef::Named("api"), "k").to_bytes();
-    let updates = vec![update([1; 16], describe(9, 0)), update([2; 16], describe(0, 9)), update(own, describe(0, 0))];
+    let updates = vec![
+        update([1; 16], describe("api", 9, 0)),
+        update([2; 16], describe("new", 0, 9)),
+        update(own, describe("api", 0, 0)),
+    ];
     let bytes = encode_frame(&Frame { header: header(1), updates });
     let heard = node.handle_frame(&from, &bytes, cluster.present(), &mut Nowhere).unwrap();
     assert_eq!(heard.updates, 3);

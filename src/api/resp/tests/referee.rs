@@ -45,7 +45,7 @@ impl Referee for Strict {
                     cost: check.cost,
                     capacity: 7,
                     remaining: 3,
-                    retry_after: Nanos::from_secs(9),
+                    retry_after: Nanos::from_millis(10),
                     reset_after: Nanos::from_secs(5),
                     delay: Nanos::ZERO,
                     confirm_wait: Nanos::ZERO,
@@ -76,7 +76,7 @@ async fn a_pipeline_is_asked_about_at_once_and_answered_in_order() {
         )
         .await;
     client.expect("*5\r\n:1\r\n:7\r\n:3\r\n:5\r\n:0\r\n$3\r\none\r\n").await;
-    client.expect("*5\r\n:0\r\n:7\r\n:3\r\n:5\r\n:9\r\n").await;
+    client.expect("*5\r\n:0\r\n:7\r\n:3\r\n:5\r\n:1\r\n").await;
     // what it leaves to the node the node decides, by the rule that came with it
     client.expect("*5\r\n:1\r\n:4\r\n:3\r\n:60\r\n:0\r\n").await;
     client.expect("-ERR unknown limit \"nowhere\"").await;
@@ -101,7 +101,7 @@ async fn the_node_decides_at_once_when_nobody_presides() {
     client.ask("THROTTLE no 4 1 60", "*5\r\n:1\r\n:4\r\n:3\r\n:60\r\n:0\r\n").await;
     assert!(referee.asked.lock().unwrap().is_empty());
     referee.absent.store(false, SeqCst);
-    client.ask("THROTTLE no 4 1 60", "*5\r\n:0\r\n:7\r\n:3\r\n:5\r\n:9\r\n").await;
+    client.ask("THROTTLE no 4 1 60", "*5\r\n:0\r\n:7\r\n:3\r\n:5\r\n:1\r\n").await;
 }
 
 #[tokio::test]
