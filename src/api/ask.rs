@@ -34,12 +34,16 @@ impl Api {
         self.driver.check_wait(&wanted.check(), wanted.wait).await.map_err(|e| self.problem(&e))
     }
 
-    /// Decides at once; the slot is to be kept for as long as the answer is held.
-    pub(super) fn check_now(&self, wanted: &Wanted<'_>) -> Result<(Decision, OwnedSemaphorePermit), Problem> {
+    /// Decides at once, unless another than this node is to decide: `None` then. The slot is to be kept for as long as the
+    /// answer is held.
+    pub(super) fn check_now(&self, wanted: &Wanted<'_>) -> Result<(Option<Decision>, OwnedSemaphorePermit), Problem> {
         self.refuse_if_draining()?;
         let slot = self.slot()?;
+        if !self.driver.decides_alone() {
+            return Ok((None, slot));
+        }
         let decision = self.driver.check(&wanted.check()).map_err(|e| self.problem(&e))?;
-        Ok((decision, slot))
+        Ok((Some(decision), slot))
     }
 
     pub(super) fn problem(&self, error: &CheckError) -> Problem {

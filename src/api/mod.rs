@@ -24,7 +24,8 @@ use tokio::sync::Semaphore;
 use crate::driver::Driver;
 
 pub use self::http::Http;
-pub use self::listen::{CONNECTIONS_MAX, bind_unix, raise_file_limit, serve_tcp, serve_unix};
+pub use self::listen::{CONNECTIONS_MAX, Speak, bind_unix, raise_file_limit, serve_tcp, serve_unix};
+pub use self::pace::Patience;
 pub use self::resp::{Resp, RespCounts};
 pub use self::token::{Token, TokenError, read_text as read_token};
 

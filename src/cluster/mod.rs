@@ -15,6 +15,7 @@ mod hello;
 mod link;
 mod membership;
 mod quic;
+mod refusal;
 mod registry;
 mod roster;
 mod secret;

@@ -16,14 +16,13 @@ use tokio::time::timeout;
 use super::error::ClusterError;
 use super::hello::{HELLO_BYTES_MAX, Hello, is_reachable};
 use super::link::{self, Tag};
+use super::refusal::{HANDSHAKE, Refusal};
 use super::registry::{Added, Link, Registry};
 use super::roster::Roster;
 use super::seldom::Seldom;
 use super::tls::{Names, SERVER_NAME};
 use super::{Ended, Inbox};
 
-/// From the first packet to the other end's hello.
-const HANDSHAKE: Duration = Duration::from_secs(3);
 /// Handshakes taken up at once; from the second half on, a stranger's address must prove itself first.
 const HANDSHAKES_MAX: usize = 64;
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
@@ -94,37 +93,6 @@ struct Dial {
     under_way: bool,
     failures: u32,
     not_before: Option<Instant>,
-}
-
-/// Why a connection did not come to be.
-#[derive(Debug, thiserror::Error)]
-enum Refusal {
-    #[error("{0}")]
-    Dial(#[from] quinn::ConnectError),
-    #[error("{0}")]
-    Connection(ConnectionError),
-    #[error("no hello: {0}")]
-    Stream(String),
-    #[error("{0}")]
-    Hello(String),
-    #[error("this node itself")]
-    Myself,
-    #[error("it uses this node's id")]
-    Twin,
-    #[error("too many connections")]
-    Full,
-    #[error("no answer in {HANDSHAKE:?}")]
-    Late,
-}
-
-impl From<ConnectionError> for Refusal {
-    fn from(error: ConnectionError) -> Self {
-        match error {
-            // this node's other end was faster to see whom it met
-            ConnectionError::ApplicationClosed(close) if close.error_code == code::SELF => Self::Myself,
-            error => Self::Connection(error),
-        }
-    }
 }
 
 impl Mesh {
@@ -449,12 +417,7 @@ impl Mesh {
         if let Refusal::Connection(error) = refusal {
             self.report_if_duplicate(address, error);
         }
-        let stranger = match refusal {
-            Refusal::Connection(error) => is_tls_failure(error),
-            Refusal::Hello(_) | Refusal::Twin | Refusal::Full => true,
-            _ => false,
-        };
-        if stranger && self.strangers.may(canonical(address), Instant::now()) {
+        if refusal.is_of_a_stranger() && self.strangers.may(canonical(address), Instant::now()) {
             tracing::warn!(%address, reason = %refusal, dialed,
                 "a peer was refused, or refused this node: have both the same secret, cluster name and version?");
         } else {
@@ -485,16 +448,6 @@ impl Mesh {
 
 async fn within<T>(limit: Duration, what: impl Future<Output = Result<T, Refusal>>) -> Result<T, Refusal> {
     timeout(limit, what).await.unwrap_or(Err(Refusal::Late))
-}
-
-/// RFC 9001, 4.8: alerts of TLS are the transport errors from 0x100 to 0x1ff.
-fn is_tls_failure(error: &ConnectionError) -> bool {
-    let code = match error {
-        ConnectionError::TransportError(error) => u64::from(error.code),
-        ConnectionError::ConnectionClosed(close) => u64::from(close.error_code),
-        _ => return false,
-    };
-    (0x100..0x200).contains(&code)
 }
 
 fn canonical(address: SocketAddr) -> IpAddr {

@@ -25,7 +25,8 @@ use super::secret::{ClusterSecret, SecretKey, hex};
 use crate::private_file::complain_if_public;
 
 /// The version of everything spoken on a connection; another one is refused in the handshake.
-const ALPN: &[u8] = b"spillgate/1";
+const ALPN: &[u8] = ALPN_SHOWN.as_bytes();
+pub(super) const ALPN_SHOWN: &str = "spillgate/1";
 /// The name every leaf carries, so that dialers need not know whom they will meet.
 pub(super) const SERVER_NAME: &str = "spillgate";
 const URI_PREFIX: &str = "spillgate:";

@@ -150,13 +150,7 @@ impl Config {
         let http = node::read_http(&http_section, overrides, &mut files);
         let resp = node::read_resp(&root.table("resp"), overrides, &http_section);
         let cluster = cluster::read_cluster(&root.table("cluster"), overrides, &mut files);
-        let redis_section = root.table("redis");
-        let redis = redis::read_redis(&redis_section, &mut files);
-        if resp.is_some() && redis.is_some() {
-            let text = "url can't be set together with [resp] yet: commands of Redis clients would pass by the Redis that \
-                        decides; leave one of the two out, and ask over HTTP where Redis decides";
-            redis_section.report(redis_section.place("url"), text);
-        }
+        let redis = redis::read_redis(&root.table("redis"), &mut files);
         let limits = limits::read_limits(&root, overrides);
         for file in &files {
             if let Err(error) = probe(file) {

@@ -96,6 +96,14 @@ fn http_bodies() {
     }
 }
 
+#[test]
+fn commands_of_redis_clients() {
+    let seen = run("resp", ROUNDS_TEXT);
+    for part in ["PONG", "OK", "ERRunknownlimit", "ERRProtocolerror", "ERRunknowncommand", "ERRwrongnumber"] {
+        assert!(seen.iter().any(|s| s.contains(part)), "{part} was not seen: {seen:?}");
+    }
+}
+
 /// One input, to look into what a run has found: `SPILLGATE_FUZZ_INPUT=frame:/tmp/file`.
 #[test]
 #[ignore = "for an input at hand"]

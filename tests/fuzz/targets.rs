@@ -10,7 +10,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::{Request, StatusCode, header};
 use metrics::Histogram;
-use spillgate::api::{Api, Control, DeciderView, Http, Identity, MemberView, Readiness};
+use spillgate::api::{Api, Control, DeciderView, Http, Identity, MemberView, Patience, Readiness, Resp, Speak as _};
 use spillgate::config::{Config, ConfigError, Overrides};
 use spillgate::driver::Driver;
 use spillgate_core::decision::{Check, LimitRef};
@@ -21,15 +21,16 @@ use spillgate_core::time::{Nanos, Now};
 use spillgate_core::view::ReplicaId;
 use spillgate_core::wire::slice::{decode_slice, encode_slice};
 use spillgate_core::wire::{decode_frame, decode_message, encode_frame, encode_message};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::runtime::Runtime;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 /// A target: what came of the bytes.
 pub type Target = fn(&[u8]) -> String;
 
 /// Every target, by the name of its corpus.
-pub const TARGETS: [(&str, Target); 5] =
-    [("frame", frame), ("message", message), ("slice", slice), ("config", config), ("http", http)];
+pub const TARGETS: [(&str, Target); 6] =
+    [("frame", frame), ("message", message), ("slice", slice), ("config", config), ("http", http), ("resp", resp)];
 
 struct Nowhere;
 
@@ -158,6 +159,7 @@ pub fn slice(bytes: &[u8]) -> String {
 thread_local! {
     static DIRECTORY: tempfile::TempDir = tempfile::tempdir().expect("a directory");
     static SERVER: RefCell<Option<(Runtime, Arc<Http>)>> = const { RefCell::new(None) };
+    static REDIS: RefCell<Option<(Runtime, Arc<Resp>)>> = const { RefCell::new(None) };
 }
 
 /// A configuration file.
@@ -214,11 +216,46 @@ pub fn http(bytes: &[u8]) -> String {
     })
 }
 
-fn server_of_its_own() -> (Runtime, Arc<Http>) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
+}
+
+fn api() -> Arc<Api> {
     let driver = Driver::new(node_config(false), limits(), Histogram::noop());
-    let checks = Arc::new(Semaphore::new(2));
-    (runtime, Http::new(Arc::new(Api { driver, control: Arc::new(Alone), token: None, checks })))
+    Arc::new(Api { driver, control: Arc::new(Alone), token: None, checks: Arc::new(Semaphore::new(2)) })
+}
+
+fn server_of_its_own() -> (Runtime, Arc<Http>) {
+    (runtime(), Http::new(api()))
+}
+
+/// All that a client of the Redis protocol sends before it closes its side.
+pub fn resp(bytes: &[u8]) -> String {
+    REDIS.with_borrow_mut(|server| {
+        let (runtime, resp) = server.get_or_insert_with(|| (runtime(), Resp::new(api(), Arc::default())));
+        let answers = runtime.block_on(async {
+            let (client, stream) = tokio::io::duplex(64 << 10);
+            let (mut from, mut to) = tokio::io::split(client);
+            let (_running, shutdown) = watch::channel(false);
+            let mut answers = Vec::new();
+            let talk = async {
+                let send = async {
+                    // the daemon may have had enough before all is sent
+                    let _ = to.write_all(bytes).await;
+                    let _ = to.shutdown().await;
+                };
+                let served = resp.clone().serve(stream, shutdown, Patience::default());
+                let ((), (), read) = tokio::join!(served, send, from.read_to_end(&mut answers));
+                read.expect("memory does not fail");
+            };
+            tokio::time::timeout(Duration::from_secs(20), talk).await.expect("in time");
+            answers
+        });
+        assert!(answers.is_empty() || answers.ends_with(b"\r\n"), "{}", answers.escape_ascii());
+        let answers = String::from_utf8_lossy(&answers);
+        let lines = answers.split("\r\n").filter(|line| line.starts_with(['-', '+', '*', '%']));
+        lines.take(3).map(|line| label(&line.chars().take(24).collect::<String>())).collect::<Vec<_>>().join(" ")
+    })
 }
 
 /// A node without a cluster.

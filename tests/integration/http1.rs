@@ -67,6 +67,13 @@ impl Http1<TcpStream> {
         stream.set_nodelay(true).unwrap();
         Self { stream, seen: Vec::new() }
     }
+
+    /// The same, where somebody may listen or not.
+    pub async fn try_tcp(address: SocketAddr) -> Option<Self> {
+        let stream = TcpStream::connect(address).await.ok()?;
+        stream.set_nodelay(true).ok()?;
+        Some(Self { stream, seen: Vec::new() })
+    }
 }
 
 impl Http1<UnixStream> {

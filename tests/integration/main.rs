@@ -12,6 +12,7 @@ mod relay;
 mod world;
 
 mod accuracy;
+mod chaos;
 mod churn;
 mod cluster;
 mod commands;
@@ -29,6 +30,7 @@ mod redis;
 mod redis_chaos;
 mod redis_fallback;
 mod redis_faults;
+mod redis_resp;
 mod refusals;
 mod reload;
 mod report;

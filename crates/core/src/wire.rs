@@ -2,8 +2,14 @@
 //!
 //! A frame is one version byte, the bincode of a [`Header`], and the bincode of its updates (a sequence, so that one
 //! encoding of a tick's updates serves every peer behind that peer's own header). Everything in a frame is state, so
-//! a frame may come twice, late or never. What later versions add goes into [`Header::extensions`], which a reader
-//! that does not know the tag passes over: nodes of two versions can be in one cluster during an upgrade.
+//! a frame may come twice, late or never.
+//!
+//! **Later versions.** Nodes of two versions are in one cluster during an upgrade. One that keeps the version byte may add
+//! tags to [`Header::extensions`] (up to [`EXTENSIONS_MAX`] in all), flags outside [`FLAGS_KNOWN`], algorithms and
+//! accuracies of a [`Describe`], kinds of [`Message`]: whoever does not know them passes over the tag and the flag, leaves
+//! the key alone, drops the message, and goes on with all else. Nothing that is there may change its meaning, get longer
+//! or go. What can't keep to that takes another version byte, and another ALPN, so that the two refuse each other before a
+//! frame is sent, unless the later one still speaks this one too.
 
 pub mod slice;
 
@@ -39,6 +45,10 @@ pub const FLAG_RELEASING: u8 = 32;
 
 /// The sender has news for the receiver that no frame tells yet, or none that [`Header::needs`] could name.
 pub const FLAG_BEHIND: u8 = 64;
+
+/// Every flag of this version; the others are passed over.
+pub const FLAGS_KNOWN: u8 =
+    FLAG_ASK | FLAG_ELICIT | FLAG_INCLUDED | FLAG_SYNCED | FLAG_DEAF | FLAG_RELEASING | FLAG_BEHIND;
 
 /// Extension: the sender's wall clock in microseconds since the epoch (u64, big endian), for the offset metric alone.
 pub const EXTENSION_WALL_CLOCK: u8 = 1;

@@ -1,8 +1,8 @@
 //! One connection of the Redis protocol: reading, answering a batch with one write, holding, ending. It must not know
 //! commands.
 //!
-//! A batch is what one read brings. Its commands are decided one after the other; those whose answers are held wait
-//! together, and the whole batch is written once all are answered, in order. Nothing of it is read ahead, so a client that
+//! A batch is what one read brings. Its commands are decided one after the other; those whose answers are held, or that
+//! another than this node is to decide, wait together, and the whole batch is written once all are answered, in order. Nothing of it is read ahead, so a client that
 //! does not take its answers can't make more of them.
 
 use std::ops::Range;
@@ -23,6 +23,7 @@ use super::check;
 use super::reply::Reply;
 use super::session::{Session, Then, Waiting};
 use super::wire::{Args, COMMAND_BYTES_MAX};
+use crate::api::ask::draining;
 use crate::api::listen::wait_for_shutdown;
 use crate::api::pace::Patience;
 use crate::driver::Held;
@@ -172,7 +173,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let waiting = mem::take(&mut self.waiting);
         let resp = Arc::clone(&self.session.resp);
         let mut held: Vec<_> = (waiting.iter())
-            .map(|w| Held { check: w.wanted.check(), wait: w.wanted.wait, outcome: Ok(w.decision) })
+            .map(|w| Held { check: w.wanted.check(), wait: w.wanted.wait, outcome: w.decision.map(Ok) })
             .collect();
         let (stopping, grace) = (&mut self.stopping, self.patience.grace);
         let stopped = async move {
@@ -193,7 +194,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         for (waiting, held) in waiting.iter().zip(held) {
             self.output.extend_from_slice(&answered[done..waiting.at]);
             done = waiting.at;
-            let decided = held.outcome.map_err(|e| resp.api.problem(&e));
+            let decided = match held.outcome {
+                Some(outcome) => outcome.map_err(|e| resp.api.problem(&e)),
+                // the daemon can wait no longer for who was to decide
+                None => Err(draining()),
+            };
             check::answer(waiting.form, &waiting.wanted, &decided, &mut Reply::new(&mut self.output, waiting.three));
         }
         self.output.extend_from_slice(&answered[done..]);

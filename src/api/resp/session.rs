@@ -25,7 +25,7 @@ const COMMAND_NAME_MAX: usize = 16;
 pub enum Then {
     /// Go on: it is answered.
     Next,
-    /// It is not answered yet: a refusal that may become a grant.
+    /// It is not answered yet: a refusal that may become a grant, or another than this node is to decide.
     Hold(Waiting),
     /// Send what is answered, and end.
     Close,
@@ -38,8 +38,8 @@ pub struct Waiting {
     pub wanted: Wanted<'static>,
     /// Its command.
     pub form: Form,
-    /// The last decision on it.
-    pub decision: Decision,
+    /// The last decision on it; `None`: there is none yet.
+    pub decision: Option<Decision>,
     /// Whether its answer is to be of RESP3.
     pub three: bool,
     /// How many bytes of answers come before it.
@@ -107,11 +107,12 @@ impl Session {
             }
         };
         let decided = match self.resp.api.check_now(&wanted) {
-            Ok((decision, slot)) if worth_holding(&decision, wanted.wait) => {
+            Ok((Some(decision), _)) if !worth_holding(&decision, wanted.wait) => Ok(decision),
+            Ok((decision, slot)) => {
                 let (wanted, three, at) = (wanted.into_owned(), self.three, out.len());
                 return Then::Hold(Waiting { wanted, form, decision, three, at, _slot: slot });
             }
-            decided => decided.map(|(decision, _)| decision),
+            Err(problem) => Err(problem),
         };
         check::answer(form, &wanted, &decided, &mut Reply::new(out, self.three));
         Then::Next

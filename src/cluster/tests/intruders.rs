@@ -4,7 +4,7 @@ use std::net::UdpSocket;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quinn::crypto::rustls::QuicClientConfig;
+use quinn::crypto::rustls::{HandshakeData, QuicClientConfig};
 use quinn::{ClientConfig, Connection, ConnectionError, Endpoint};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -13,6 +13,7 @@ use tokio::time::timeout;
 
 use super::nodes::{Event, Node, OLD, Setup, until};
 use crate::cluster::quic::code;
+use crate::cluster::refusal::Refusal;
 use crate::cluster::tls::Tls;
 use crate::cluster::{ClusterSecret, Credentials, Hello, endpoint};
 
@@ -81,14 +82,15 @@ impl ServerCertVerifier for Credulous {
     }
 }
 
-fn credulous_client(alpn: &[u8]) -> ClientConfig {
+/// It speaks these versions, the one it likes best first.
+fn credulous_client(versions: &[&str]) -> ClientConfig {
     let mut tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Credulous))
         .with_no_client_auth();
-    tls.alpn_protocols = vec![alpn.to_vec()];
+    tls.alpn_protocols = versions.iter().map(|v| v.as_bytes().to_vec()).collect();
     ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()))
 }
 
@@ -97,7 +99,7 @@ fn a_client_without_a_certificate_is_closed_and_hears_nothing() {
     let a = Setup::new("a-name-that-is-not-told").start();
     a.runtime().block_on(async {
         let client = Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
-        let config = credulous_client(b"spillgate/1");
+        let config = credulous_client(&["spillgate/1"]);
         let connecting = client.connect_with(config, a.cluster().local_addr(), "spillgate").unwrap();
         // its own half of the handshake succeeds: that is how TLS 1.3 is
         let connection = connecting.await.unwrap();
@@ -111,13 +113,31 @@ fn a_client_without_a_certificate_is_closed_and_hears_nothing() {
 }
 
 #[test]
-fn another_protocol_version_is_refused_in_the_handshake() {
+fn a_version_that_has_none_in_common_is_refused_in_the_handshake_and_told_so() {
     let a = Setup::new("a").start();
     a.runtime().block_on(async {
         let client = Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
-        let config = credulous_client(b"spillgate/0");
-        let refused = client.connect_with(config, a.cluster().local_addr(), "spillgate").unwrap().await;
-        assert!(matches!(refused, Err(ConnectionError::ConnectionClosed(_))), "{refused:?}");
+        for versions in [&["spillgate/0"][..], &["spillgate/2", "spillgate/3"], &["h3"]] {
+            let config = credulous_client(versions);
+            let refused = client.connect_with(config, a.cluster().local_addr(), "spillgate").unwrap().await;
+            let refusal = Refusal::from(refused.unwrap_err());
+            assert!(matches!(refusal, Refusal::Version), "{versions:?}: {refusal}");
+            assert!(refusal.to_string().contains("spillgate/1"), "{refusal}");
+        }
+    });
+    assert!(a.cluster().members().is_empty());
+}
+
+/// An upgrade to an incompatible version goes by way of one that speaks both.
+#[test]
+fn a_later_version_that_still_speaks_this_one_is_spoken_to_in_it() {
+    let a = Setup::new("a").start();
+    a.runtime().block_on(async {
+        let client = Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+        let config = credulous_client(&["spillgate/2", "spillgate/1"]);
+        let connection = client.connect_with(config, a.cluster().local_addr(), "spillgate").unwrap().await.unwrap();
+        let agreed = connection.handshake_data().unwrap().downcast::<HandshakeData>().unwrap().protocol;
+        assert_eq!(agreed.as_deref(), Some(&b"spillgate/1"[..]));
     });
 }
 

@@ -137,6 +137,8 @@ fn redis_clients_are_served_where_the_section_or_the_flag_is_there() {
     }
     let config = read("[resp]\nlisten = '0.0.0.0:1'\n[http]\ntoken_file = '/t'");
     assert!(config.to_string().contains("\nresp     0.0.0.0:1, AUTH with the token\n"), "{config}");
+    let config = read("[node]\nid = 'a'\n[resp]\n[redis]\nurl = 'redis://r'");
+    assert!(config.resp.is_some() && config.redis.is_some(), "Redis decides what its own clients ask for, too");
 }
 
 #[test]

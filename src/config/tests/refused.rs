@@ -64,11 +64,6 @@ fn keys_in_the_wrong_place() {
 }
 
 #[test]
-fn a_redis_that_decides_beside_clients_that_would_pass_by_it() {
-    refused("[node]\nid = 'a'\n[resp]\n[redis]\nurl = 'redis://r'\n", 5, &["[resp]", "leave one of the two out"]);
-}
-
-#[test]
 fn sections_of_later_work() {
     refused("[node]\nid = 'a'\n[envoy]\n", 3, &["envoy", "is not a known key"]);
     refused("[[rule]]\n", 1, &["rule is not a known key"]);

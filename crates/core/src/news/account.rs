@@ -124,3 +124,108 @@ fn take_whole(sum: &mut f64, tokens: u64) -> u64 {
     *sum -= taken as f64;
     taken
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NEAR: Slot = Slot(1);
+    const FAR: Slot = Slot(2);
+
+    fn seconds(n: u64) -> Nanos {
+        Nanos::from_secs(n)
+    }
+
+    /// A key of which a store has told that the two silent have spent so many tokens.
+    fn told(tokens: f64) -> News {
+        let mut news = News::new(Nanos::ZERO, 1, 1);
+        news.store_spent(&[NEAR, FAR], tokens, Nanos::ZERO);
+        news
+    }
+
+    #[test]
+    fn what_the_store_told_is_set_off_once_whoever_of_the_silent_tells_it() {
+        let mut news = told(10.0);
+        assert_eq!(news.set_off_stored(Slot(3), 4), 0, "of it the store told nothing");
+        assert_eq!(news.set_off_stored(NEAR, 4), 4);
+        assert_eq!(news.set_off_stored(FAR, 9), 6, "what is beyond the store's word is new");
+        assert_eq!(news.set_off_stored(NEAR, 1), 0);
+        assert_eq!(news.end_silence(0.0, Nanos::ZERO), 0, "nothing is left to give back");
+    }
+
+    #[test]
+    fn without_a_word_of_the_store_nothing_is_set_off() {
+        let mut news = News::new(Nanos::ZERO, 1, 1);
+        assert_eq!(
+            (news.set_off_stored(NEAR, 5), news.set_off_stored_before(5), news.take_back_stored(5.0)),
+            (0, 0, 0)
+        );
+        assert_eq!(news.end_silence(1.0, seconds(1)), 0);
+    }
+
+    #[test]
+    fn parts_of_tokens_stay_until_they_are_whole() {
+        let mut news = told(1.75);
+        assert_eq!(news.set_off_stored(NEAR, 2), 1);
+        news.store_spent(&[NEAR], 0.5, Nanos::ZERO);
+        assert_eq!(news.set_off_stored(NEAR, 2), 1);
+        assert_eq!(news.set_off_stored(NEAR, 2), 0);
+    }
+
+    #[test]
+    fn what_nobody_told_comes_back_at_the_end_less_what_was_refilled_since() {
+        assert_eq!(told(10.0).end_silence(0.0, seconds(9)), 10, "in a window nothing is refilled");
+        assert_eq!(told(10.0).end_silence(3.0, seconds(2)), 4);
+        assert_eq!(told(10.0).end_silence(3.0, seconds(4)), 0);
+        let mut news = told(10.0);
+        // told again, later: it has only begun to come back
+        news.store_spent(&[NEAR], 1.0, seconds(2));
+        assert_eq!(news.end_silence(3.0, seconds(3)), 8);
+        assert_eq!(news.end_silence(0.0, seconds(3)), 0, "once");
+    }
+
+    #[test]
+    fn a_lesser_word_of_the_store_takes_back_its_own_and_then_what_was_assumed() {
+        let mut news = told(10.0);
+        assert_eq!(news.take_back_stored(4.5), 4, "whole tokens");
+        assert_eq!(news.set_off_stored(NEAR, 10), 6);
+        // five more are assumed of it by time
+        assert_eq!(news.assume(NEAR, Nanos::ZERO, seconds(5), 1.0), 5.0);
+        assert_eq!(news.take_back_stored(3.0), 3);
+        assert_eq!(news.take_back_stored(3.0), 2, "no more than was charged for them");
+        assert_eq!(news.set_off(NEAR, 5, 5), 0, "and what was taken back is not set off");
+    }
+
+    #[test]
+    fn who_is_heard_again_is_not_told_of_any_more() {
+        let mut news = told(10.0);
+        news.assume_only(|slot| slot == FAR);
+        assert_eq!(news.set_off_stored(NEAR, 10), 0);
+        assert_eq!(news.set_off_stored(FAR, 10), 10);
+    }
+
+    #[test]
+    fn a_new_window_keeps_the_word_on_the_one_before_apart() {
+        let mut news = told(10.0);
+        news.account_new_window();
+        news.store_spent(&[NEAR], 3.0, Nanos::ZERO);
+        assert_eq!(news.set_off_stored(NEAR, 5), 3);
+        assert_eq!(news.set_off_stored_before(4), 4);
+        assert_eq!(news.set_off_stored_before(9), 6);
+        news.account_new_window();
+        assert_eq!(news.set_off_stored_before(9), 0, "two windows ago is over");
+    }
+
+    #[test]
+    fn of_a_refilled_bucket_no_more_is_news_than_is_missing_and_each_in_its_part() {
+        let mut news = told(30.0);
+        news.granted += 30;
+        news.thin(59.0);
+        assert_eq!((news.fresh(), news.set_off_stored(NEAR, 0)), (30, 0), "by less than a token it stays");
+        news.thin(20.0);
+        assert_eq!(news.fresh(), 10);
+        assert_eq!(news.set_off_stored(NEAR, 30), 10);
+        news.thin(0.0);
+        assert_eq!(news.fresh(), 0, "a full bucket has no news");
+    }
+}

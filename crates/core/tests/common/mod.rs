@@ -61,6 +61,9 @@ enum Event {
     Deliver { to: usize, from: ReplicaId, bytes: Vec<u8> },
 }
 
+/// Makes another frame of one.
+pub type Disguise = fn(&[u8]) -> Vec<u8>;
+
 pub struct Cluster {
     pub now: u64,
     pub nodes: Vec<Option<Node>>,
@@ -71,6 +74,9 @@ pub struct Cluster {
     pub random: Random,
     /// Pairs (from, to) whose frames are dropped.
     pub cut: Vec<(usize, usize)>,
+    /// What becomes of the frames of those nodes that are `disguised`.
+    pub disguise: Option<Disguise>,
+    pub disguised: Vec<usize>,
     pub frames: u64,
     pub bytes: u64,
     /// Which node stands still, and until when.
@@ -102,6 +108,8 @@ impl Cluster {
             duplication: 0.0,
             random: Random(seed),
             cut: Vec::new(),
+            disguise: None,
+            disguised: Vec::new(),
             frames: 0,
             bytes: 0,
             paused: None,
@@ -214,6 +222,10 @@ impl Cluster {
             if self.cut.contains(&(from, to)) || self.random.unit() < self.loss {
                 continue;
             }
+            let bytes = match self.disguise {
+                Some(disguise) if self.disguised.contains(&from) => disguise(&bytes),
+                _ => bytes,
+            };
             let copies = 1 + usize::from(self.random.unit() < self.duplication);
             for _ in 0..copies {
                 let at = self.now + self.delay + self.random.below(self.jitter + 1);
