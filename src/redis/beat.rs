@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::link::Link;
-use super::switch::{Decider, PRESENCE_BELIEVED, is_cut_off};
+use super::switch::{Decider, PRESENCE_BELIEVED, goes_on_without_store, is_cut_off};
 use super::{Central, RedisError, When, script};
 
 /// Between two beats of a Redis that is well.
@@ -122,12 +122,11 @@ impl Central {
         let now = shared.driver.now().at;
         let peers = shared.driver.peers();
         let alone = !peers.iter().any(|p| p.state == PeerState::Alive);
-        // a silent peer that Redis hears of and that decides by itself goes on with its share: so must this node
-        let goes_on = |node: &str| {
-            let said = presences.get(node).filter(|(_, at)| now.since(*at) < PRESENCE_BELIEVED);
-            said.is_some_and(|(word, _)| word == BY_ITSELF)
+        let said = |node: &str| {
+            let (word, _) = presences.get(node).filter(|(_, at)| now.since(*at) < PRESENCE_BELIEVED)?;
+            Some(if word == BY_REDIS { Decider::Store } else { Decider::Nodes })
         };
-        let shares = peers.iter().any(|p| p.state == PeerState::Silent && goes_on(&p.replica.node));
+        let shares = peers.iter().any(|p| goes_on_without_store(p.state, said(&p.replica.node)));
         // what Redis says to be used is all that is used only where nobody spends without it
         shared.alone.store(alone && !shares, Relaxed);
         shared.shares.store(shares, Relaxed);

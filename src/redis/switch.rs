@@ -4,6 +4,7 @@
 //! been back for [`BACK_AFTER`]: a link that flaps switches nothing.
 
 use spillgate_core::time::Nanos;
+use spillgate_core::view::PeerState;
 
 /// How long a node must be cut off before the store decides. Longer than what a node says of itself at the store is
 /// believed (a second), so that a peer that crashed is known to be gone by then.
@@ -59,6 +60,19 @@ pub const fn is_cut_off(alive: usize, expected: bool, min_peers: u64) -> bool {
     expected && (alive as u64) < min_peers
 }
 
+/// Whether a peer spends without the store, so that this node's share must hold beside what the store says. `said` is what
+/// it told at the store, not long ago.
+///
+/// A silent one that says nothing there has crashed, or asks nobody. One that is heard decides by itself as a rule: also
+/// while this node still asks the store, for [`BACK_AFTER`], and then nobody tells the store what it spends.
+#[must_use]
+pub fn goes_on_without_store(state: PeerState, said: Option<Decider>) -> bool {
+    match state {
+        PeerState::Alive => said != Some(Decider::Store),
+        _ => state == PeerState::Silent && said == Some(Decider::Nodes),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -87,5 +101,20 @@ mod tests {
         assert!(is_cut_off(0, true, 1));
         assert!(!is_cut_off(1, true, 1));
         assert!(is_cut_off(1, true, 2));
+    }
+
+    #[test]
+    fn who_spends_without_the_store_is_whoever_is_heard_or_says_so() {
+        use {Decider as D, PeerState as P};
+        for (state, said, goes_on) in [
+            (P::Alive, None, true),
+            (P::Alive, Some(D::Nodes), true),
+            (P::Alive, Some(D::Store), false),
+            (P::Silent, None, false),
+            (P::Silent, Some(D::Nodes), true),
+            (P::Silent, Some(D::Store), false),
+        ] {
+            assert_eq!(goes_on_without_store(state, said), goes_on, "{state:?} {said:?}");
+        }
     }
 }

@@ -156,19 +156,14 @@ impl Plan {
         });
     }
 
-    /// Whether the network's fault is between this node and any other.
-    pub fn befalls(&self, node: usize) -> bool {
-        match self.network {
-            Network::Well => false,
-            Network::Split | Network::Lossy => true,
-            Network::Isolated | Network::SlowPeer => self.who[0] == node,
-            Network::OneWay => self.who[..2].contains(&node),
-        }
+    /// Whether a node may not hear another for a while.
+    pub fn is_cut(&self) -> bool {
+        self.network != Network::Well
     }
 
     /// Whether a process comes to its end in it without all others hearing its last word.
     pub fn crashes(&self) -> bool {
-        self.process == Process::Killed || self.process == Process::Restarted && self.network != Network::Well
+        self.process == Process::Killed || self.process == Process::Restarted && self.is_cut()
     }
 
     async fn network(&self, daemons: &[Daemon], relay: &Relay) {
