@@ -47,7 +47,14 @@ fn node(name: &ReplicaId) -> Node {
     let pace =
         Pace { interval: Nanos::from_millis(10), stale_after: Nanos::from_secs(2), forget_after: Nanos::from_secs(99) };
     Node::new(
-        NodeConfig { replica: name.clone(), hash_key: [3; 16], max_keys: 1 << 20, shards_max: 256, clustered: true, pace },
+        NodeConfig {
+            replica: name.clone(),
+            hash_key: [3; 16],
+            max_keys: 1 << 20,
+            shards_max: 256,
+            clustered: true,
+            pace,
+        },
         limits,
     )
 }
@@ -71,14 +78,8 @@ fn go(keys: usize) {
         (0..NODES).map(|i| ReplicaId { node: format!("n{i}").into(), incarnation: 1 }).collect();
     let nodes: Vec<Node> = names.iter().map(node).collect();
     let texts: Vec<String> = (0..keys).map(|i| format!("active:{i:08}")).collect();
-    let mut wire = Wire {
-        from: 0,
-        arrives: Nanos::ZERO,
-        names: &names,
-        under_way: VecDeque::new(),
-        frames: 0,
-        bytes: 0,
-    };
+    let mut wire =
+        Wire { from: 0, arrives: Nanos::ZERO, names: &names, under_way: VecDeque::new(), frames: 0, bytes: 0 };
     for node in &nodes {
         names.iter().filter(|name| *name != node.replica()).for_each(|name| node.peer_up(name, Now::default()));
     }
@@ -98,8 +99,7 @@ fn go(keys: usize) {
         let handled = used();
         let asked = if ms < 500 { 0 } else { keys / 1000 };
         for i in next..next + asked {
-            let check =
-                Check { limit: LimitRef::Named("api"), key: &texts[i % keys], cost: 1, priority: "normal" };
+            let check = Check { limit: LimitRef::Named("api"), key: &texts[i % keys], cost: 1, priority: "normal" };
             let place = (i + i / keys) % NODES;
             nodes[place].check(&check, now, Attempt::First).expect("a decision");
         }
