@@ -6,6 +6,9 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use spillgate::cli::{self, Cli, Exit};
 
+#[global_allocator]
+static HEAP: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     match cli::run(Cli::parse()) {
         Ok(exit) => exit.into(),

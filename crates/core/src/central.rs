@@ -117,7 +117,7 @@ impl Entry {
             return Brief { known: used, ..Brief::of_none(key, rule, reserved, now) };
         };
         let net = news.net();
-        let before = news.account.filter(|a| a.episode == episode);
+        let before = news.account.as_deref().copied().filter(|a| a.episode == episode);
         let mut account = before.unwrap_or_else(|| {
             // what the others know as well is in everybody's word, once; what only this node knows comes on top
             let own = news.unacked(common).min(used.present()).ceil() as i64;
@@ -128,7 +128,7 @@ impl Entry {
         let owed = uncounted.wrapping_sub(account.under_way);
         let owed_before = std::mem::take(&mut account.before);
         account.under_way = uncounted;
-        news.account = Some(account);
+        news.account = Some(Box::new(account));
         let (known, first) = (used.less(uncounted as f64), !account.heard);
         Brief { key, rule, reserved, known, first, owed, owed_before, stamp: account.stamp }
     }
@@ -150,7 +150,7 @@ impl Entry {
     }
 
     fn account_of(&mut self, brief: &Brief) -> Option<&mut Account> {
-        self.news.as_mut()?.account.as_mut().filter(|account| account.stamp == brief.stamp)
+        self.news.as_mut()?.account.as_deref_mut().filter(|account| account.stamp == brief.stamp)
     }
 
     /// Charges `cost` tokens that the store granted in the window of `used`. The news must be there.

@@ -1,11 +1,10 @@
-//! What each replica has granted and refunded under one key: a PN-counter on the crdts crate. It must not know
+//! What one replica has granted and refunded under one key: its part of a PN-counter, on the crdts crate. It must not know
 //! buckets, frames or time.
 //!
 //! News is cumulative state, so that applying it twice, late or out of order does nothing. What moves the bucket is
 //! the step by which the counter moved.
 
-use crdts::pncounter::{Dir, Op, PNCounter};
-use crdts::{CmRDT, CvRDT, Dot, ResetRemove, VClock};
+use crdts::{CvRDT, LWWReg};
 
 /// A replica's short name inside one node: peers are numbered as they come, the node itself is [`Slot::OWN`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -25,65 +24,65 @@ pub struct Step {
     pub refunded: u64,
 }
 
-/// The counters of all replicas under one key. A cumulative count of 0 means that the replica is unknown here.
+/// The cumulative counts of one replica under one key, as far as known, from an arbitrary start. 0 means that nothing is
+/// known.
+///
+/// A PN-counter is a pair of maxima for each replica. The crate's own keeps them in two trees a key; here they lie beside
+/// what else is known of the replica. A register whose mark is the count itself is such a maximum: the last writer's is the
+/// largest.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Counts(PNCounter<Slot>);
+pub struct Count {
+    granted: LWWReg<(), u64>,
+    refunded: LWWReg<(), u64>,
+}
 
-impl Counts {
-    /// Tokens granted by `slot` as far as known, from an arbitrary start; 0 when nothing is known.
+impl Count {
+    /// Tokens granted.
     #[must_use]
-    pub fn granted(&self, slot: Slot) -> u64 {
-        self.0.inc_many(slot, 0).dot.counter
+    pub const fn granted(&self) -> u64 {
+        self.granted.marker
     }
 
-    /// Tokens refunded by `slot` as far as known, from an arbitrary start; 0 when nothing is known.
+    /// Tokens refunded.
     #[must_use]
-    pub fn refunded(&self, slot: Slot) -> u64 {
-        self.0.dec_many(slot, 0).dot.counter
+    pub const fn refunded(&self) -> u64 {
+        self.refunded.marker
     }
 
     /// Takes the larger of what is known and what is told, and says what moved.
-    pub fn learn(&mut self, slot: Slot, granted: u64, refunded: u64) -> Step {
+    pub fn learn(&mut self, granted: u64, refunded: u64) -> Step {
         let step = Step {
-            granted: granted.saturating_sub(self.granted(slot)),
-            refunded: refunded.saturating_sub(self.refunded(slot)),
+            granted: granted.saturating_sub(self.granted()),
+            refunded: refunded.saturating_sub(self.refunded()),
         };
-        if step.granted > 0 {
-            self.0.apply(Op { dot: Dot::new(slot, granted), dir: Dir::Pos });
-        }
-        if step.refunded > 0 {
-            self.0.apply(Op { dot: Dot::new(slot, refunded), dir: Dir::Neg });
-        }
+        self.granted.update((), granted);
+        self.refunded.update((), refunded);
         step
     }
 
     /// The least state that holds all of both.
     pub fn merge(&mut self, other: Self) {
-        self.0.merge(other.0);
-    }
-
-    /// Drops all that is known of `slot`, whose replica is gone for good.
-    pub fn forget(&mut self, slot: Slot) {
-        self.0.reset_remove(&VClock::from(Dot::new(slot, u64::MAX)));
+        self.granted.merge(other.granted);
+        self.refunded.merge(other.refunded);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crdts::pncounter::{Dir, Op, PNCounter};
+    use crdts::{CmRDT as _, Dot};
     use proptest::prelude::*;
 
-    fn counts() -> impl Strategy<Value = Counts> {
-        proptest::collection::vec((0..5u16, 0..1000u64, 0..1000u64), 0..20).prop_map(|news| {
-            let mut counts = Counts::default();
-            for (slot, granted, refunded) in news {
-                counts.learn(Slot(slot), granted, refunded);
-            }
-            counts
+    fn count() -> impl Strategy<Value = Count> {
+        (0..1000u64, 0..1000u64).prop_map(|(granted, refunded)| {
+            let mut count = Count::default();
+            count.learn(granted, refunded);
+            count
         })
     }
 
-    fn merged(a: &Counts, b: &Counts) -> Counts {
+    fn merged(a: &Count, b: &Count) -> Count {
         let mut a = a.clone();
         a.merge(b.clone());
         a
@@ -91,43 +90,38 @@ mod tests {
 
     proptest! {
         #[test]
-        fn merge_is_commutative_associative_idempotent_and_monotone(a in counts(), b in counts(), c in counts()) {
+        fn merge_is_commutative_associative_idempotent_and_monotone(a in count(), b in count(), c in count()) {
             prop_assert_eq!(merged(&a, &b), merged(&b, &a));
             prop_assert_eq!(merged(&merged(&a, &b), &c), merged(&a, &merged(&b, &c)));
             prop_assert_eq!(merged(&a, &a), a.clone());
             let ab = merged(&a, &b);
-            for slot in (0..5).map(Slot) {
-                prop_assert_eq!(ab.granted(slot), a.granted(slot).max(b.granted(slot)));
-                prop_assert_eq!(ab.refunded(slot), a.refunded(slot).max(b.refunded(slot)));
-            }
+            prop_assert_eq!(ab.granted(), a.granted().max(b.granted()));
+            prop_assert_eq!(ab.refunded(), a.refunded().max(b.refunded()));
         }
 
+        /// The crate's PN-counter is what it must not differ from.
         #[test]
-        fn any_order_and_repetition_of_news_ends_the_same(
+        fn any_order_and_repetition_of_news_ends_the_same_as_in_a_pn_counter(
             news in proptest::collection::vec((0..5u16, 0..1000u64, 0..1000u64), 1..20),
             order in proptest::collection::vec(0..1000usize, 1..60),
         ) {
-            let (mut straight, mut shuffled) = (Counts::default(), Counts::default());
+            let mut counts = [const { Count { granted: LWWReg { val: (), marker: 0 }, refunded: LWWReg { val: (), marker: 0 } } }; 5];
+            let mut model = PNCounter::new();
             let mut steps = 0;
             for (slot, granted, refunded) in &news {
-                straight.learn(Slot(*slot), *granted, *refunded);
+                model.apply(Op { dot: Dot::new(*slot, *granted), dir: Dir::Pos });
+                model.apply(Op { dot: Dot::new(*slot, *refunded), dir: Dir::Neg });
             }
             for i in order.iter().map(|i| i % news.len()).chain(0..news.len()) {
-                steps += shuffled.learn(Slot(news[i].0), news[i].1, news[i].2).granted;
+                let (slot, granted, refunded) = news[i];
+                steps += counts[usize::from(slot)].learn(granted, refunded).granted;
             }
-            prop_assert_eq!(&straight, &shuffled);
+            for (slot, count) in (0..).zip(&counts) {
+                prop_assert_eq!(count.granted(), model.inc_many(slot, 0).dot.counter);
+                prop_assert_eq!(count.refunded(), model.dec_many(slot, 0).dot.counter);
+            }
             // the steps handed to the bucket add up to the counters, whatever the order
-            prop_assert_eq!(steps, (0..5).map(|s| shuffled.granted(Slot(s))).sum::<u64>());
+            prop_assert_eq!(steps, counts.iter().map(Count::granted).sum::<u64>());
         }
-    }
-
-    #[test]
-    fn a_forgotten_replica_leaves_nothing_and_the_others_stay() {
-        let mut counts = Counts::default();
-        counts.learn(Slot(1), 5, 2);
-        counts.learn(Slot(2), 7, 0);
-        counts.forget(Slot(1));
-        assert_eq!((counts.granted(Slot(1)), counts.refunded(Slot(1))), (0, 0));
-        assert_eq!(counts.granted(Slot(2)), 7);
     }
 }

@@ -280,15 +280,13 @@ impl Entry {
         }
         let capacity = self.rule.capacity();
         let Some(news) = &mut self.news else { return };
-        let first = news.counts.granted(slot) == 0;
+        let first = news.counted(slot).0 == 0;
         let (refunded, refunds_fresh) = update.refunds.map_or((0, 0), |r| (r.refunded, r.fresh));
-        let step = news.counts.learn(slot, update.granted, refunded);
+        let step = news.learn(slot, update.granted, refunded, now.at);
         // counters are merged whatever the order; a demand is a word that a later frame has taken back
-        let mut by_time = 0;
-        if news.newest_heard(slot) <= seq {
-            news.hear(slot, seq, update.demand, update.fresh == 0 && refunds_fresh == 0, now.at);
-            by_time = news.hear_released(slot, update.released.unwrap_or(0), now.at);
-        }
+        let settled = update.fresh == 0 && refunds_fresh == 0;
+        let released = update.released.unwrap_or(0);
+        let by_time = news.hear(slot, seq, update.demand, settled, released, now.at).unwrap_or(0);
         // at first contact the whole count is no news: only what is newer than the baseline, and no more than fits
         let charged = if first { update.fresh.min(capacity) } else { step.granted.min(update.fresh) };
         let refunded = if first { refunds_fresh } else { step.refunded.min(refunds_fresh) };
@@ -332,18 +330,18 @@ impl Entry {
                 told_own = told_own.max(count.granted);
                 continue;
             }
-            let known = slot.map_or(0, |slot| news.counts.granted(slot));
+            let known = slot.map_or(0, |slot| news.counted(slot).0);
             if kept && known == 0 {
                 known_lacks = known_lacks.saturating_add(count.unheard);
             }
             let Some(slot) = slot else { continue };
             told_before |= from.own_before == Some(slot);
-            let step = news.counts.learn(slot, count.granted, count.refunded);
+            let step = news.learn(slot, count.granted, count.refunded, now.at);
             if known > 0 {
                 known_lacks = known_lacks.saturating_add(step.granted);
                 reported_lacks = reported_lacks.saturating_add(known.saturating_sub(count.granted));
             } else {
-                news.hear(slot, 0, 0.0, false, now.at);
+                news.hear(slot, 0, 0.0, false, 0, now.at);
             }
         }
         reported_lacks = reported_lacks.saturating_add(news.granted.saturating_sub(told_own));

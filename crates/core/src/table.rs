@@ -5,6 +5,7 @@
 //! index holds places in it. When the shard is full, the least informative of a few entries goes: the one whose bucket
 //! is fullest, since a full bucket equals an absent one.
 
+use std::hint::black_box;
 use std::sync::Arc;
 
 use hashbrown::HashTable;
@@ -25,6 +26,8 @@ const EVICTION_SAMPLE: usize = 8;
 /// A bucket must have been full for so long before its key goes: by then the peers' views of it are full as well, so
 /// none of them will tell a history that was washed out long ago.
 const FULL_KEEP: Nanos = Nanos::from_secs(1);
+/// Keys that are looked at before any of them is worked on.
+const TOGETHER: usize = 8;
 /// The most distinct rules of peers that are kept apart from their entries.
 const RULES_MAX: usize = 1024;
 
@@ -244,9 +247,24 @@ impl Shard {
         self.totals = (self.totals.0.saturating_add(granted), self.totals.1.saturating_add(refunded));
     }
 
+    /// Looks at keys that are about to be worked on, at most [`TOGETHER`] of them.
+    ///
+    /// They lie all over the memory, and waiting for one after the other is most of what news costs. When all are looked
+    /// at before any is changed, their waits overlap.
+    fn fetch(&self, keys: &[KeyId]) {
+        let mut places = [None; TOGETHER];
+        for (place, key) in places.iter_mut().zip(keys) {
+            *place = self.place(*key);
+        }
+        for place in places.iter().flatten() {
+            black_box(self.entries[*place].news.as_ref().map(|news| news.granted));
+        }
+    }
+
     /// Hands out what there is to tell of every key that has something to tell.
     pub fn drain(&mut self, now: Now, tick: u64, outlook: &Outlook, sink: &mut impl FnMut(KeyId, Update)) {
         let mut listed = std::mem::take(&mut self.listed);
+        listed.chunks(TOGETHER).for_each(|keys| self.fetch(keys));
         listed.retain(|key| {
             let Some(entry) = self.find(*key) else { return false };
             let common = entry.common(outlook);

@@ -24,13 +24,13 @@ const MAX_KEYS: usize = 100_000;
 const SHARDS: usize = 256;
 /// The longest text of a key here.
 const TEXT_BYTES: usize = 16;
-/// What one key may take, in bytes: its entry (112) in a vector that may have doubled a moment ago, its news (336), its
-/// place in the index (4 and 1, in a table that may have doubled), its place in the list of keys to tell (16, twice at
-/// most, in a vector that may have doubled), and its text.
-const KEY_BYTES: usize = 2 * size_of::<Entry>() + size_of::<News>() + 2 * 5 + 2 * 2 * 16 + TEXT_BYTES;
-/// What a key takes more where a peer has spoken of it, or is told of it: two counters in the smallest tree nodes, a
-/// list of peers, and its place in a frame that is under way.
-const PEER_BYTES: usize = 300;
+/// What one key may take, in bytes: its entry (112) in a vector that may have doubled a moment ago, its news (184), what it
+/// told and is not confirmed (152), its place in the index (4 and 1, in a table that may have doubled), its place in the list
+/// of keys to tell (16, twice at most, in a vector that may have doubled), and its text.
+const KEY_BYTES: usize = 2 * size_of::<Entry>() + size_of::<News>() + 152 + 2 * 5 + 2 * 2 * 16 + TEXT_BYTES;
+/// What a key takes more where a peer has spoken of it, or is told of it: what that peer said, and its place in a frame
+/// that is under way.
+const PEER_BYTES: usize = 48 + 16;
 /// What a node may take beside its keys: shards, links, rules.
 const NODE_BYTES: usize = 1 << 20;
 /// The bound: 66 MB for 100,000 keys.

@@ -11,7 +11,7 @@ pub use demand::Demand;
 pub use silence::Silence;
 pub use spans::Spans;
 
-use crate::counter::{Counts, Slot};
+use crate::counter::{Count, Slot, Step};
 use crate::stability::Common;
 use crate::time::Nanos;
 
@@ -24,10 +24,12 @@ const DEMAND_MOVED: f32 = 0.25;
 pub const QUIET_KEEP: Nanos = Nanos::from_secs(5);
 
 /// What one peer said of the key.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct PeerNews {
     /// Who.
     pub slot: Slot,
+    /// What it has granted and refunded.
+    pub count: Count,
     /// Whether the peer's charges are all common knowledge, by its own word: then nothing of it need be kept.
     pub settled: bool,
     /// Its smoothed offered load, tokens a second.
@@ -41,8 +43,9 @@ pub struct PeerNews {
 }
 
 impl PeerNews {
-    const fn new(slot: Slot, now: Nanos) -> Self {
-        Self { slot, settled: false, demand: 0.0, seq: 0, heard: now, released: 0 }
+    fn new(slot: Slot, now: Nanos) -> Self {
+        let count = Count::default();
+        Self { slot, count, settled: false, demand: 0.0, seq: 0, heard: now, released: 0 }
     }
 }
 
@@ -66,9 +69,7 @@ pub struct News {
     spans: Spans,
     /// Own offered load.
     pub demand: Demand,
-    /// Peers' counters; this node's own stand in `granted` and `refunded`.
-    pub counts: Counts,
-    /// Peers that said anything.
+    /// Peers that said anything, with their counters; this node's own stand in `granted` and `refunded`.
     pub peers: Vec<PeerNews>,
     /// The sum of the peers' demands.
     pub others: f64,
@@ -84,7 +85,7 @@ pub struct News {
     /// While a peer is silent: what it is assumed to spend, and own charges that it has not confirmed.
     pub silence: Option<Box<Silence>>,
     /// What a central store has counted, while one decides.
-    pub account: Option<Account>,
+    pub account: Option<Box<Account>>,
     /// Tokens that this node's earlier run granted and that nobody may have heard of, as its snapshot has it.
     pub unheard_before: u64,
 }
@@ -104,7 +105,6 @@ impl News {
             told_demand: 0.0,
             spans: Spans::settled(granted, 0.0),
             demand: Demand::default(),
-            counts: Counts::default(),
             peers: Vec::new(),
             others: 0.0,
             pressed: false,
@@ -296,32 +296,42 @@ impl News {
         self.peers.iter().find(|p| p.slot == slot)
     }
 
-    /// The number of the newest frame in which `slot` spoke of the key.
+    /// Tokens granted and refunded by `slot` as far as known; 0 when nothing is known.
     #[must_use]
-    pub fn newest_heard(&self, slot: Slot) -> u64 {
-        self.heard_of(slot).map_or(0, |p| p.seq)
+    pub fn counted(&self, slot: Slot) -> (u64, u64) {
+        self.heard_of(slot).map_or((0, 0), |p| (p.count.granted(), p.count.refunded()))
     }
 
-    /// Notes what `slot` says beside its counters in its frame number `seq`.
-    pub fn hear(&mut self, slot: Slot, seq: u64, demand: f32, settled: bool, now: Nanos) {
-        self.busy = now;
+    /// Takes in the counters of `slot`, and says what moved.
+    pub fn learn(&mut self, slot: Slot, granted: u64, refunded: u64, now: Nanos) -> Step {
+        self.peer(slot, now).count.learn(granted, refunded)
+    }
+
+    /// Notes what `slot` says beside its counters in its frame number `seq`; `released` is how much has left its window by
+    /// time. Returns by how much that grew, or `None` when a later frame has taken its word back already.
+    pub fn hear(&mut self, slot: Slot, seq: u64, demand: f32, settled: bool, released: u64, now: Nanos) -> Option<u64> {
         let peer = self.peer(slot, now);
-        (peer.demand, peer.settled, peer.seq, peer.heard) = (demand, settled, seq, now);
-        self.sum_others();
+        if peer.seq > seq {
+            return None;
+        }
+        let grown = released.saturating_sub(peer.released);
+        let moved = peer.demand != demand;
+        (peer.demand, peer.settled, peer.seq, peer.heard, peer.released) = (demand, settled, seq, now, released);
+        self.busy = now;
+        if moved {
+            self.sum_others();
+        }
+        Some(grown)
     }
 
     fn peer(&mut self, slot: Slot, now: Nanos) -> &mut PeerNews {
         let place = self.peers.iter().position(|p| p.slot == slot).unwrap_or_else(|| {
+            // seldom, and most keys are heard of from few: no room is kept for more
+            self.peers.reserve_exact(1);
             self.peers.push(PeerNews::new(slot, now));
             self.peers.len() - 1
         });
         &mut self.peers[place]
-    }
-
-    /// Notes how much has left the window of `slot` by time, by its newest word, and returns by how much that grew.
-    pub fn hear_released(&mut self, slot: Slot, released: u64, now: Nanos) -> u64 {
-        let peer = self.peer(slot, now);
-        released.saturating_sub(std::mem::replace(&mut peer.released, released))
     }
 
     /// What `slot` asked for up to `since`, and did not say again, it asks for no more.
@@ -335,7 +345,6 @@ impl News {
 
     /// Drops all that is known of a replica that is gone for good.
     pub fn forget(&mut self, slot: Slot) {
-        self.counts.forget(slot);
         self.peers.retain(|p| p.slot != slot);
         self.assume_only(|of| of != slot);
         if let Some(silence) = &mut self.silence {

@@ -20,15 +20,24 @@ struct Span {
 pub struct Spans {
     pub(super) acked: u64,
     acked_demand: f32,
+    /// Only while something is under way: most keys that a node knows are asked for at others.
+    queue: Option<Box<Queue>>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Queue {
     spans: [Span; SPANS],
-    len: u8,
+    len: usize,
 }
 
 impl Spans {
     /// Everything up to `granted` is common knowledge, and so is that the demand is `demand`.
     pub(super) const fn settled(granted: u64, demand: f32) -> Self {
-        const NONE: Span = Span { tick: 0, granted: 0, demand: 0.0, demand_least: 0.0 };
-        Self { acked: granted, acked_demand: demand, spans: [NONE; SPANS], len: 0 }
+        Self { acked: granted, acked_demand: demand, queue: None }
+    }
+
+    fn under_way(&self) -> &[Span] {
+        self.queue.as_ref().map_or(&[], |queue| &queue.spans[..queue.len])
     }
 
     /// Notes that `granted` and `demand` are told in `tick`, while ticks up to `common` are common knowledge.
@@ -37,43 +46,46 @@ impl Spans {
     /// the round trip, and a charge waits at most a sixth longer than it must.
     pub(super) fn told(&mut self, tick: u64, granted: u64, demand: f32, common: u64) {
         let width = tick.saturating_sub(common) / (SPANS as u64 - 1) + 1;
-        let len = usize::from(self.len);
-        match self.spans[..len].last_mut() {
-            Some(last) if last.tick / width == tick / width || len == SPANS => {
+        let Queue { spans, len } = &mut **self.queue.get_or_insert_default();
+        match spans[..*len].last_mut() {
+            Some(last) if last.tick / width == tick / width || *len == SPANS => {
                 *last = Span { tick, granted, demand, demand_least: last.demand_least.min(demand) };
             }
             _ => {
-                self.spans[len] = Span { tick, granted, demand, demand_least: demand };
-                self.len += 1;
+                spans[*len] = Span { tick, granted, demand, demand_least: demand };
+                *len += 1;
             }
         }
     }
 
     /// Lets go of what has become common knowledge.
     pub(super) fn confirm(&mut self, common: u64) {
-        let done = self.spans[..usize::from(self.len)].iter().take_while(|s| s.tick <= common).count();
+        let Some(queue) = &mut self.queue else { return };
+        let Queue { spans, len } = &mut **queue;
+        let done = spans[..*len].iter().take_while(|s| s.tick <= common).count();
         if done > 0 {
-            let last = self.spans[done - 1];
+            let last = spans[done - 1];
             (self.acked, self.acked_demand) = (last.granted, last.demand);
-            self.spans.copy_within(done..usize::from(self.len), 0);
-            self.len -= u8::try_from(done).unwrap_or(self.len);
+            spans.copy_within(done..*len, 0);
+            *len -= done;
+            if *len == 0 {
+                self.queue = None;
+            }
         }
     }
 
     /// Own cumulative grants that were told up to `tick`.
     pub(super) fn told_by(&self, tick: u64) -> u64 {
-        let spans = &self.spans[..usize::from(self.len)];
-        spans.iter().take_while(|s| s.tick <= tick).last().map_or(self.acked, |s| s.granted)
+        self.under_way().iter().take_while(|s| s.tick <= tick).last().map_or(self.acked, |s| s.granted)
     }
 
     /// The least demand that a live peer may hold to be this node's, given the present one.
     pub(super) fn demand_confirmed(&self, present: f32) -> f32 {
-        let spans = &self.spans[..usize::from(self.len)];
-        spans.iter().map(|s| s.demand_least).fold(present.min(self.acked_demand), f32::min)
+        self.under_way().iter().map(|s| s.demand_least).fold(present.min(self.acked_demand), f32::min)
     }
 
     /// Whether nothing is under way.
     pub(super) const fn is_empty(&self) -> bool {
-        self.len == 0
+        self.queue.is_none()
     }
 }

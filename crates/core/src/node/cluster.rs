@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::Node;
+use super::merge::TOGETHER;
 use crate::counter::Slot;
 use crate::entry::KeyId;
 use crate::gossip::{Cargo, KEEP_ALIVE, Links, Peer, Silent, Word};
@@ -423,25 +424,24 @@ impl Node {
         peer.queue(&described, tick.max(1));
         let slot = peer.slot;
         let asked = header.flags & FLAG_ASK != 0;
+        let refunds = updates.iter().any(|update| update.refunds.is_some());
         let mut unknown = Vec::new();
-        let mut refunds = false;
         let mut reply = Packer::default();
-        for update in &updates {
-            refunds |= update.refunds.is_some();
-            let key = KeyId::from_bytes(update.key);
-            let mut shard = self.shard(key).lock();
-            if !shard.learn(slot, header.seq, update, now) && unknown.len() < UNKNOWN_MAX {
-                unknown.push(update.key);
-            }
-            // a confirmation must not overtake our own news of the key: who asks would spend on a level that we have
-            // lowered already. It is told to all at the next tick all the same.
-            if asked
-                && let Some(entry) = shard.find(key)
-                && entry.news.as_ref().is_some_and(|n| n.moved())
-                && let Some(update) = entry.tell_again(now)
-            {
-                reply.push(&update, REPLY_BYTES_MAX);
-            }
+        for together in updates.chunks(TOGETHER) {
+            self.merge(together, |shard, update| {
+                if !shard.learn(slot, header.seq, update, now) && unknown.len() < UNKNOWN_MAX {
+                    unknown.push(update.key);
+                }
+                // a confirmation must not overtake our own news of the key: who asks would spend on a level that we have
+                // lowered already. It is told to all at the next tick all the same.
+                if asked
+                    && let Some(entry) = shard.find(KeyId::from_bytes(update.key))
+                    && entry.news.as_ref().is_some_and(|n| n.moved())
+                    && let Some(update) = entry.tell_again(now)
+                {
+                    reply.push(&update, REPLY_BYTES_MAX);
+                }
+            });
         }
         peer.unknown = unknown;
         if asked || peer.acks_due() {

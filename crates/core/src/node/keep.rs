@@ -97,7 +97,7 @@ impl Node {
                 counts.extend(slots.iter().zip(0..).filter_map(|(slot, i)| {
                     let (granted, refunded) = match *slot {
                         Slot::OWN => (news.granted, news.refunded),
-                        slot => (news.counts.granted(slot), news.counts.refunded(slot)),
+                        slot => news.counted(slot),
                     };
                     (granted > 0).then_some((i, granted, refunded))
                 }));
@@ -163,8 +163,8 @@ impl Node {
         news.unheard_before = if same_window { saved.unheard } else { 0 };
         for (index, granted, refunded) in &saved.counts {
             if let Some(slot) = slots.get(usize::from(*index)).copied().flatten() {
-                news.counts.learn(slot, *granted, *refunded);
-                news.hear(slot, 0, 0.0, false, now.at);
+                news.learn(slot, *granted, *refunded, now.at);
+                news.hear(slot, 0, 0.0, false, 0, now.at);
             }
         }
         Some(())

@@ -7,6 +7,7 @@
 mod central;
 mod cluster;
 mod keep;
+mod merge;
 mod requests;
 mod transfer;
 

@@ -180,12 +180,12 @@ impl Node {
             // counts begin at an arbitrary start, so those of a node that granted nothing yet mean nothing
             let (granted, refunded) = if news.has_counted() { (news.granted, news.refunded) } else { (0, 0) };
             replicas.push(ReplicaCount { replica: own, granted, refunded, demand, age: Nanos::ZERO });
-            for peer in news.peers.iter().filter(|p| news.counts.granted(p.slot) > 0) {
+            for peer in news.peers.iter().filter(|p| p.count.granted() > 0) {
                 if let Some(replica) = names.get(&peer.slot) {
                     replicas.push(ReplicaCount {
                         replica: replica.clone(),
-                        granted: news.counts.granted(peer.slot),
-                        refunded: news.counts.refunded(peer.slot),
+                        granted: peer.count.granted(),
+                        refunded: peer.count.refunded(),
                         demand: f64::from(peer.demand),
                         age: now.at.since(peer.heard),
                     });

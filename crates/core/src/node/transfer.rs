@@ -148,7 +148,7 @@ fn state_item(entry: &Entry, slots: &[Slot], own_before: Option<Slot>, now: Now)
         let news = entry.news.as_ref()?;
         let (granted, refunded) = match *slot {
             Slot::OWN => (news.granted, news.refunded),
-            slot => (news.counts.granted(slot), news.counts.refunded(slot)),
+            slot => news.counted(slot),
         };
         let unheard = if own_before == Some(*slot) { news.unheard_before.min(granted) } else { 0 };
         let replica = u16::try_from(i).unwrap_or(u16::MAX);
