@@ -25,6 +25,7 @@ mod multi;
 mod overload;
 mod persistence;
 mod private;
+mod promises;
 mod reality;
 mod redis;
 mod redis_chaos;

@@ -26,10 +26,8 @@ const NAMES: [&str; 3] = ["a", "b", "c"];
 const ROOMY: u64 = 1_000_000;
 /// Asked for more than it has all the while, so that what is granted beyond it shows: tokens a second, and at once.
 const TIGHT: f64 = 100.0;
-/// What three sides could spend over one bucket, each with a full one of its own: (n - 1) buckets, the bound without any
-/// rule. It is not what `bounded` promises, 5 tokens: partitions under load break that, with Redis and without (see the
-/// README); the run prints by how much.
-const OVER_MAX: f64 = 2.0 * TIGHT;
+/// What `bounded` promises by default, of the burst.
+const OVER_MAX: f64 = 0.05 * TIGHT;
 const ROUNDS: u64 = 5;
 /// No answer takes so long: what Redis does is waited for 20 ms, and the machine is busy.
 const PROMPT: Duration = Duration::from_secs(5);
@@ -191,7 +189,7 @@ async fn no_charge_is_lost_or_doubled_whatever_becomes_of_redis_and_the_network(
     let over = certain_overshoot(&tight, TIGHT, TIGHT);
     let allowed = TIGHT * (1.0 + begun.elapsed().as_secs_f64());
     println!("{} of at most {allowed:.0} granted, {over:.1} over", tight.len());
-    assert!(over < OVER_MAX, "{over} tokens over; {story}");
+    assert!(over <= OVER_MAX, "{over} tokens over; {story}");
     let slowest = Duration::from_micros(granted.slowest_us.load(Relaxed));
     assert!(slowest < PROMPT, "an answer took {slowest:?}; {story}");
     let mut by_redis = 0;

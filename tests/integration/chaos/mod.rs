@@ -174,9 +174,7 @@ impl Run {
             let name = limit.name();
             let worst = self.worst.entry(name).or_default();
             *worst = worst.max(over);
-            // see the README: what is not kept yet
-            let unkept = if by_redis { (NAMES.len() - 1) as f64 * BURST } else { 0.0 };
-            let promised = limit.promised(usize::from(plan.crashes())) + unkept;
+            let promised = limit.promised(usize::from(plan.crashes()));
             told.push(format!(
                 "{name} {} granted, {over:.1} over",
                 seen.grants.iter().filter(|g| g.limit == limit).count()

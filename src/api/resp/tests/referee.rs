@@ -109,9 +109,12 @@ async fn a_shutdown_does_not_wait_for_a_referee_for_good() {
     let referee = Arc::new(Strict { slow: true, ..Strict::default() });
     let mut client = Client::of(&refereed(&referee));
     client.send("PING\r\nTHROTTLE yes 1 1 60\r\n").await;
-    while referee.asked.lock().unwrap().is_empty() {
-        tokio::task::yield_now().await;
-    }
+    let asked = async {
+        while referee.asked.lock().unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(Duration::from_secs(10), asked).await.expect("nobody is asked");
     client.shutdown.send(true).unwrap();
     let rest = client.rest().await;
     assert!(rest.starts_with("+PONG\r\n-DRAINING "), "{rest}");
