@@ -8,7 +8,7 @@ use crate::counter::Slot;
 use crate::decision::Reason;
 use crate::gossip::Silent;
 use crate::limit::{Accuracy, Algorithm, OnPartition, Rule};
-use crate::news::News;
+use crate::news::{News, PeerNews};
 use crate::stability::{self, Common, Outlook};
 use crate::time::{Nanos, Now};
 use crate::wire::{Describe, Refunds, StateCount, Update, Used};
@@ -287,7 +287,7 @@ impl Entry {
         let mut by_time = 0;
         if news.newest_heard(slot) <= seq {
             news.hear(slot, seq, update.demand, update.fresh == 0 && refunds_fresh == 0, now.at);
-            by_time = news.hear_released(slot, update.released.unwrap_or(0), now.at);
+            by_time = news.hear_own(slot, update.fresh, update.released.unwrap_or(0), now.at);
         }
         // at first contact the whole count is no news: only what is newer than the baseline, and no more than fits
         let charged = if first { update.fresh.min(capacity) } else { step.granted.min(update.fresh) };
@@ -345,6 +345,13 @@ impl Entry {
             } else {
                 news.hear(slot, 0, 0.0, false, now.at);
             }
+        }
+        // of whom the reporter had heard nothing
+        let reported_of = |p: &&PeerNews| {
+            counts.iter().any(|c| from.slots.get(usize::from(c.replica)).copied().flatten() == Some(p.slot))
+        };
+        for peer in news.peers.iter().filter(|p| !reported_of(p)) {
+            reported_lacks = reported_lacks.saturating_add(peer.fresh);
         }
         reported_lacks = reported_lacks.saturating_add(news.granted.saturating_sub(told_own));
         if kept && !told_before {

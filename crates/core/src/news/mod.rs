@@ -30,6 +30,8 @@ pub struct PeerNews {
     pub slot: Slot,
     /// Whether the peer's charges are all common knowledge, by its own word: then nothing of it need be kept.
     pub settled: bool,
+    /// Tokens that it granted since all were, or in the present window, by its own word.
+    pub fresh: u64,
     /// Its smoothed offered load, tokens a second.
     pub demand: f32,
     /// The number of the frame in which it last spoke of the key.
@@ -42,7 +44,7 @@ pub struct PeerNews {
 
 impl PeerNews {
     const fn new(slot: Slot, now: Nanos) -> Self {
-        Self { slot, settled: false, demand: 0.0, seq: 0, heard: now, released: 0 }
+        Self { slot, settled: false, fresh: 0, demand: 0.0, seq: 0, heard: now, released: 0 }
     }
 }
 
@@ -318,9 +320,11 @@ impl News {
         &mut self.peers[place]
     }
 
-    /// Notes how much has left the window of `slot` by time, by its newest word, and returns by how much that grew.
-    pub fn hear_released(&mut self, slot: Slot, released: u64, now: Nanos) -> u64 {
+    /// Notes how much of what `slot` granted is fresh, by its newest word, and how much has left its window by time;
+    /// returns by how much the latter grew.
+    pub fn hear_own(&mut self, slot: Slot, fresh: u64, released: u64, now: Nanos) -> u64 {
         let peer = self.peer(slot, now);
+        peer.fresh = fresh;
         released.saturating_sub(std::mem::replace(&mut peer.released, released))
     }
 
