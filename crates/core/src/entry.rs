@@ -195,6 +195,7 @@ impl Entry {
 
     /// Grants `cost` tokens. The news must be there, see [`Self::news_or`].
     pub fn charge(&mut self, now: Now, cost: u64) {
+        self.note_level(now);
         self.granted = self.granted.saturating_add(cost);
         if let Some(news) = &mut self.news {
             news.granted += cost;
@@ -272,6 +273,7 @@ impl Entry {
     /// counters moved.
     pub fn learn(&mut self, slot: Slot, seq: u64, update: &Update, now: Now, totals: (u64, u64)) {
         self.roll(now);
+        self.note_level(now);
         self.news_or(now.at, totals);
         if let Some(window) = update.window {
             let before = self.meter.window();
@@ -405,17 +407,32 @@ impl Entry {
         news.release_held(released * rate, now.at);
         let theirs: f64 = silent.iter().filter_map(|s| news.heard_of(s.slot)).map(|p| f64::from(p.demand)).sum();
         let total = news.total_in_silence(own).max(own + theirs);
-        let mut assumed = 0.0;
+        let (mut assumed, mut parts) = (0.0, 0.0);
         for Silent { slot, since, .. } in silent {
             // of a key that it never spoke of, nothing is known to have been spent before now
             let (demand, since) = news.heard_of(*slot).map_or((0.0, now.at), |p| (f64::from(p.demand), *since));
             let part = stability::share(demand, total, outlook.replicas);
+            parts += part;
             assumed += news.assume(*slot, since, now.at.plus(ASSUMED_AHEAD), part * rate);
         }
         // never into debt: nothing is granted there anyway, and the true bucket is not below empty either. Where only some
         // links are cut the others spend what a silent peer does not, and the debt would only grow.
-        let left = self.level(now).tokens().max(0.0);
-        self.meter.charge_fraction(&self.rule, now, assumed.min(left));
+        self.note_level(now);
+        let assumed = assumed.min(self.level(now).tokens().max(0.0));
+        if let Some(news) = &mut self.news {
+            news.note_assumed(assumed, parts.min(1.0) * stability::most_to_share(&self.rule, &outlook));
+        }
+        self.meter.charge_fraction(&self.rule, now, assumed);
+    }
+
+    /// While peers are silent: notes how much is left, before it changes.
+    fn note_level(&mut self, now: Now) {
+        if self.news.as_ref().is_some_and(|news| news.silence.is_some()) {
+            let (level, capacity) = (self.level(now).tokens(), self.rule.capacity() as f64);
+            if let Some(silence) = self.news.as_mut().and_then(|news| news.silence.as_mut()) {
+                silence.note_level(level, capacity);
+            }
+        }
     }
 
     /// All that were silent have told all: what a central store said of them beyond that was not theirs.
