@@ -394,10 +394,10 @@ impl Shard {
         }
     }
 
-    /// A peer has spoken since then of all keys that it has any demand for.
-    pub fn take_back_demand(&mut self, slot: Slot, since: Nanos) {
+    /// A peer has spoken, from its frame number `anew_from` on, of all keys that it has any demand for.
+    pub fn take_back_demand(&mut self, slot: Slot, anew_from: u64) {
         for news in self.entries.iter_mut().filter_map(|e| e.news.as_mut()) {
-            news.take_back_demand(slot, since);
+            news.take_back_demand(slot, anew_from);
         }
     }
 

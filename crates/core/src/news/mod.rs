@@ -328,9 +328,9 @@ impl News {
         released.saturating_sub(std::mem::replace(&mut peer.released, released))
     }
 
-    /// What `slot` asked for up to `since`, and did not say again, it asks for no more.
-    pub fn take_back_demand(&mut self, slot: Slot, since: Nanos) {
-        let before = |p: &&mut PeerNews| p.slot == slot && p.heard <= since && p.demand > 0.0;
+    /// What `slot` asked for before its frame number `anew_from`, and did not say again, it asks for no more.
+    pub fn take_back_demand(&mut self, slot: Slot, anew_from: u64) {
+        let before = |p: &&mut PeerNews| p.slot == slot && p.seq < anew_from && p.demand > 0.0;
         if let Some(peer) = self.peers.iter_mut().find(before) {
             peer.demand = 0.0;
             self.sum_others();

@@ -221,9 +221,9 @@ impl Node {
                 self.lose_slot(&mut links, slot, now);
             }
         }
-        for (slot, since) in links.take_retold() {
+        for (slot, anew_from) in links.take_retold() {
             for shard in &self.shards {
-                shard.0.lock().take_back_demand(slot, since);
+                shard.0.lock().take_back_demand(slot, anew_from);
             }
         }
         self.let_go_of_snapshot(&mut links, now);
@@ -404,7 +404,7 @@ impl Node {
         now: Now,
         outbox: &mut impl Outbox,
     ) -> Result<Heard, FrameError> {
-        let Frame { header, updates } = decode_frame(bytes)?;
+        let Frame { header, mut updates } = decode_frame(bytes)?;
         if header.incarnation != from.incarnation {
             return Err(FrameError::Incarnation(header.incarnation, from.clone()));
         }
@@ -431,6 +431,9 @@ impl Node {
         peer.queue(&described, tick.max(1));
         let slot = peer.slot;
         let asked = header.flags & FLAG_ASK != 0;
+        if peer.is_taken_back(header.seq) {
+            updates.iter_mut().for_each(|update| update.demand = 0.0);
+        }
         let mut unknown = Vec::new();
         let mut refunds = false;
         for update in &updates {
