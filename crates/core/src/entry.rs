@@ -239,7 +239,8 @@ impl Entry {
         let news = self.news.as_mut()?;
         let demand = news.tell(now.at, tick, common);
         let describe = news.described == 0 || news.described > outlook.heard;
-        if news.described == 0 {
+        // what says nothing brings the key into no peer's table, and a description with it is lost
+        if news.described == 0 && news.matters(demand) {
             news.described = tick;
         }
         self.update(demand, describe)

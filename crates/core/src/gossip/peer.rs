@@ -66,6 +66,15 @@ pub struct Word {
     pub members: u64,
 }
 
+/// Which frames were received, as it is confirmed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Received {
+    high: u64,
+    /// Bit i: `high - 1 - i` was, too.
+    bits: u64,
+    at: Nanos,
+}
+
 /// One peer and the link to it.
 #[derive(Debug)]
 pub struct Peer {
@@ -133,9 +142,7 @@ pub struct Peer {
     /// The tick when it was last queued everything there was.
     everything_at: u64,
     seq: u64,
-    received_high: u64,
-    received_bits: u64,
-    received_at: Nanos,
+    received: Received,
     /// Frames received since the last confirmation went out.
     received_unacked: u32,
 }
@@ -186,9 +193,7 @@ impl Peer {
             synced: false,
             everything_at: tick,
             seq: said,
-            received_high: 0,
-            received_bits: 0,
-            received_at: Nanos::ZERO,
+            received: Received::default(),
             received_unacked: 0,
         }
     }
@@ -277,11 +282,11 @@ impl Peer {
 
     /// The confirmation to put into the next frame.
     fn ack(&self, now: Nanos) -> Option<Ack> {
-        (self.received_high > 0).then(|| Ack {
+        (self.received.high > 0).then(|| Ack {
             of: self.replica.incarnation,
-            high: self.received_high,
-            bits: self.received_bits,
-            delay_us: now.since(self.received_at).0 / 1000,
+            high: self.received.high,
+            bits: self.received.bits,
+            delay_us: now.since(self.received.at).0 / 1000,
         })
     }
 
@@ -358,34 +363,34 @@ impl Peer {
     /// Whether all has been received that a frame [needs](Header::needs).
     #[must_use]
     pub fn has_needed(&self, header: &Header) -> bool {
-        let behind = u32::try_from(self.received_high.saturating_sub(header.seq)).unwrap_or(u32::MAX);
+        let behind = u32::try_from(self.received.high.saturating_sub(header.seq)).unwrap_or(u32::MAX);
         let needs = if header.needs == 0 {
             Some(0)
         } else {
             header.needs.checked_shl(behind).filter(|n| n >> behind == header.needs)
         };
-        header.flags & FLAG_BEHIND == 0 && needs.is_some_and(|needs| needs & !self.received_bits == 0)
+        header.flags & FLAG_BEHIND == 0 && needs.is_some_and(|needs| needs & !self.received.bits == 0)
     }
 
     /// Notes a frame received. False when it is a duplicate or too old to be told from one.
     pub fn receive(&mut self, header: &Header, now: Nanos) -> bool {
         let seq = header.seq;
-        if seq > self.received_high {
+        if seq > self.received.high {
             self.read_word(header);
-            let ahead = seq - self.received_high;
-            self.received_bits = match ahead {
-                1..=63 => (self.received_bits << ahead) | (u64::from(self.received_high > 0) << (ahead - 1)),
-                64 => u64::from(self.received_high > 0) << 63,
+            let ahead = seq - self.received.high;
+            self.received.bits = match ahead {
+                1..=63 => (self.received.bits << ahead) | (u64::from(self.received.high > 0) << (ahead - 1)),
+                64 => u64::from(self.received.high > 0) << 63,
                 _ => 0,
             };
-            self.received_high = seq;
-            self.received_at = now;
+            self.received.high = seq;
+            self.received.at = now;
         } else {
-            let behind = self.received_high - seq;
-            if behind == 0 || behind > WINDOW || self.received_bits >> (behind - 1) & 1 == 1 {
+            let behind = self.received.high - seq;
+            if behind == 0 || behind > WINDOW || self.received.bits >> (behind - 1) & 1 == 1 {
                 return false;
             }
-            self.received_bits |= 1 << (behind - 1);
+            self.received.bits |= 1 << (behind - 1);
         }
         self.read_extensions(header);
         self.frames.1 += 1;
@@ -394,6 +399,17 @@ impl Peer {
         self.spoke = true;
         self.unheard = false;
         true
+    }
+
+    /// Which frames were received.
+    #[must_use]
+    pub const fn received(&self) -> Received {
+        self.received
+    }
+
+    /// The frame received since then counts as not received.
+    pub const fn restore(&mut self, received: Received) {
+        self.received = received;
     }
 
     /// Takes in what the newest frame says of the peer's view of this node; an older one would only take it back.

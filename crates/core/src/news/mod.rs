@@ -209,7 +209,15 @@ impl News {
 
     /// Whether there is anything to tell: a count that moved, a demand that moved by more than a little, or a rule.
     pub fn untold(&mut self, now: Nanos) -> bool {
-        self.described == 0 || self.pressed || self.moved() || self.demand_to_tell(now) != self.told_demand
+        let demand = self.demand_to_tell(now);
+        let describe = self.described == 0 && self.matters(demand);
+        describe || self.pressed || self.moved() || demand != self.told_demand
+    }
+
+    /// Whether there is anything in what is told with `demand`: else a peer that does not know the key passes over it.
+    #[must_use]
+    pub fn matters(&self, demand: f32) -> bool {
+        self.fresh() > 0 || self.refunded > self.refunded_base || demand > 0.0
     }
 
     /// The present demand, or the one told last if the two are about the same.

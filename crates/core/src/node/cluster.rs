@@ -418,6 +418,7 @@ impl Node {
         let Some(place) = links.place(from) else { return Err(FrameError::Stranger(from.clone())) };
         let peer = &mut links.peers[place];
         let mark = peer.mark(tick);
+        let received = peer.received();
         if !peer.receive(&header, now.at) {
             return Ok(Heard::default());
         }
@@ -443,6 +444,10 @@ impl Node {
             if !shard.learn(slot, header.seq, update, now) && unknown.len() < UNKNOWN_MAX {
                 unknown.push(update.key);
             }
+        }
+        if !unknown.is_empty() {
+            // what could not be taken in must not be confirmed: it counts as lost, and is told again with a description
+            peer.restore(received);
         }
         peer.unknown = unknown;
         if asked || peer.acks_due() {
