@@ -86,21 +86,16 @@ impl Agreement<'_> {
     }
 
     fn look(&mut self, seen: &Observation<'_>) {
-        match seen {
-            Observation::Known { at, node, limit, key, explanation } => {
-                if *at != self.at {
-                    self.compare();
-                    self.at = *at;
-                }
-                let Some(known) = explanation else { return };
-                let counter = |r: &spillgate_core::view::ReplicaCount| {
-                    ((r.replica.node.to_string(), r.replica.incarnation), r.granted)
-                };
-                let counters = known.replicas.iter().map(counter).collect();
-                self.held.insert((*limit, *key, *node), counters);
-            }
-            _ => {}
+        let Observation::Known { at, node, limit, key, explanation } = *seen else { return };
+        if at != self.at {
+            self.compare();
+            self.at = at;
         }
+        let Some(known) = explanation else { return };
+        let counter =
+            |r: &spillgate_core::view::ReplicaCount| ((r.replica.node.to_string(), r.replica.incarnation), r.granted);
+        let counters = known.replicas.iter().map(counter).collect();
+        self.held.insert((limit, key, node), counters);
     }
 }
 
