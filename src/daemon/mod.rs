@@ -166,6 +166,8 @@ impl Daemon {
         let ended = self.wait().await;
         self.steward.begin_draining();
         if let Some(cluster) = &self.cluster {
+            // what is still held would be charged after the last word
+            self.driver.hold();
             gossip::settle(&self.driver, LAST_WORD).await;
             cluster.leave().await;
         }

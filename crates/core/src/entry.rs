@@ -8,7 +8,7 @@ use crate::counter::Slot;
 use crate::decision::Reason;
 use crate::gossip::Silent;
 use crate::limit::{Accuracy, Algorithm, OnPartition, Rule};
-use crate::news::News;
+use crate::news::{News, PeerNews, Said};
 use crate::stability::{self, Common, Outlook};
 use crate::time::{Nanos, Now};
 use crate::wire::{Describe, Refunds, StateCount, Update, Used};
@@ -195,6 +195,7 @@ impl Entry {
 
     /// Grants `cost` tokens. The news must be there, see [`Self::news_or`].
     pub fn charge(&mut self, now: Now, cost: u64) {
+        self.note_level(now);
         self.granted = self.granted.saturating_add(cost);
         if let Some(news) = &mut self.news {
             news.granted += cost;
@@ -238,7 +239,8 @@ impl Entry {
         let news = self.news.as_mut()?;
         let demand = news.tell(now.at, tick, common);
         let describe = news.described == 0 || news.described > outlook.heard;
-        if news.described == 0 {
+        // what says nothing brings the key into no peer's table, and a description with it is lost
+        if news.described == 0 && news.matters(demand) {
             news.described = tick;
         }
         self.update(demand, describe)
@@ -272,6 +274,7 @@ impl Entry {
     /// counters moved.
     pub fn learn(&mut self, slot: Slot, seq: u64, update: &Update, now: Now, totals: (u64, u64)) {
         self.roll(now);
+        self.note_level(now);
         self.news_or(now.at, totals);
         if let Some(window) = update.window {
             let before = self.meter.window();
@@ -284,9 +287,13 @@ impl Entry {
         let (refunded, refunds_fresh) = update.refunds.map_or((0, 0), |r| (r.refunded, r.fresh));
         let step = news.learn(slot, update.granted, refunded, now.at);
         // counters are merged whatever the order; a demand is a word that a later frame has taken back
-        let settled = update.fresh == 0 && refunds_fresh == 0;
-        let released = update.released.unwrap_or(0);
-        let by_time = news.hear(slot, seq, update.demand, settled, released, now.at).unwrap_or(0);
+        let said = Said {
+            demand: update.demand,
+            settled: update.fresh == 0 && refunds_fresh == 0,
+            fresh: update.fresh,
+            released: update.released.unwrap_or(0),
+        };
+        let by_time = news.hear(slot, seq, said, now.at).unwrap_or(0);
         // at first contact the whole count is no news: only what is newer than the baseline, and no more than fits
         let charged = if first { update.fresh.min(capacity) } else { step.granted.min(update.fresh) };
         let refunded = if first { refunds_fresh } else { step.refunded.min(refunds_fresh) };
@@ -341,8 +348,15 @@ impl Entry {
                 known_lacks = known_lacks.saturating_add(step.granted);
                 reported_lacks = reported_lacks.saturating_add(known.saturating_sub(count.granted));
             } else {
-                news.hear(slot, 0, 0.0, false, 0, now.at);
+                news.hear(slot, 0, Said::default(), now.at);
             }
+        }
+        // of whom the reporter had heard nothing
+        let reported_of = |p: &&PeerNews| {
+            counts.iter().any(|c| from.slots.get(usize::from(c.replica)).copied().flatten() == Some(p.slot))
+        };
+        for peer in news.peers.iter().filter(|p| !reported_of(p)) {
+            reported_lacks = reported_lacks.saturating_add(peer.said.fresh);
         }
         reported_lacks = reported_lacks.saturating_add(news.granted.saturating_sub(told_own));
         if kept && !told_before {
@@ -394,19 +408,34 @@ impl Entry {
         let (heard, known) = news.demand_in_silence(own);
         let released = if outlook.admitted { stability::share(heard, known, outlook.replicas) } else { 0.0 };
         news.release_held(released * rate, now.at);
-        let theirs: f64 = silent.iter().filter_map(|s| news.heard_of(s.slot)).map(|p| f64::from(p.demand)).sum();
+        let theirs: f64 = silent.iter().filter_map(|s| news.heard_of(s.slot)).map(|p| f64::from(p.said.demand)).sum();
         let total = news.total_in_silence(own).max(own + theirs);
-        let mut assumed = 0.0;
+        let (mut assumed, mut parts) = (0.0, 0.0);
         for Silent { slot, since, .. } in silent {
             // of a key that it never spoke of, nothing is known to have been spent before now
-            let (demand, since) = news.heard_of(*slot).map_or((0.0, now.at), |p| (f64::from(p.demand), *since));
+            let (demand, since) = news.heard_of(*slot).map_or((0.0, now.at), |p| (f64::from(p.said.demand), *since));
             let part = stability::share(demand, total, outlook.replicas);
+            parts += part;
             assumed += news.assume(*slot, since, now.at.plus(ASSUMED_AHEAD), part * rate);
         }
         // never into debt: nothing is granted there anyway, and the true bucket is not below empty either. Where only some
         // links are cut the others spend what a silent peer does not, and the debt would only grow.
-        let left = self.level(now).tokens().max(0.0);
-        self.meter.charge_fraction(&self.rule, now, assumed.min(left));
+        self.note_level(now);
+        let assumed = assumed.min(self.level(now).tokens().max(0.0));
+        if let Some(news) = &mut self.news {
+            news.note_assumed(assumed, parts.min(1.0) * stability::most_to_share(&self.rule, &outlook));
+        }
+        self.meter.charge_fraction(&self.rule, now, assumed);
+    }
+
+    /// While peers are silent: notes how much is left, before it changes.
+    fn note_level(&mut self, now: Now) {
+        if self.news.as_ref().is_some_and(|news| news.silence.is_some()) {
+            let (level, capacity) = (self.level(now).tokens(), self.rule.capacity() as f64);
+            if let Some(silence) = self.news.as_mut().and_then(|news| news.silence.as_mut()) {
+                silence.note_level(level, capacity);
+            }
+        }
     }
 
     /// All that were silent have told all: what a central store said of them beyond that was not theirs.
@@ -426,7 +455,7 @@ impl Entry {
         self.roll(now);
         let Some(news) = &mut self.news else { return };
         let own = f64::from(news.demand_confirmed(now.at, outlook.silent > 0));
-        let demand = news.heard_of(slot).map_or(0.0, |p| f64::from(p.demand));
+        let demand = news.heard_of(slot).map_or(0.0, |p| f64::from(p.said.demand));
         let total = news.total_in_silence(own).max(own + demand);
         let weight = stability::share(demand, total, outlook.replicas);
         let capacity = self.rule.capacity() as f64;

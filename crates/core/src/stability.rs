@@ -204,7 +204,8 @@ pub fn slack(rule: &Rule, outlook: &Outlook) -> Slack {
 }
 
 /// `b + r W`: more than this is never there to share while news goes round.
-fn most_to_share(rule: &Rule, outlook: &Outlook) -> f64 {
+#[must_use]
+pub fn most_to_share(rule: &Rule, outlook: &Outlook) -> f64 {
     let refill =
         if rule.algorithm().windowed() { 0.0 } else { rule.rate().per_second() * outlook.settle.as_secs_f64() };
     rule.capacity() as f64 + refill

@@ -60,6 +60,8 @@ pub struct Shard {
     listed: Vec<KeyId>,
     /// Cumulative counts of all keys, those gone included: where a key's own counters begin anew.
     totals: (u64, u64),
+    /// Whether they have moved since the last tick.
+    moved: bool,
     /// The rules.
     pub catalog: Arc<Catalog>,
     /// Peers' rules that several entries share.
@@ -84,6 +86,7 @@ impl Shard {
             listed: Vec::new(),
             // from 1, since a count of 0 stands for "unknown"
             totals: (1, 1),
+            moved: false,
             catalog,
             rules: Vec::new(),
             tallies,
@@ -245,6 +248,7 @@ impl Shard {
     /// Notes that so much was granted and refunded under some key.
     pub const fn total(&mut self, granted: u64, refunded: u64) {
         self.totals = (self.totals.0.saturating_add(granted), self.totals.1.saturating_add(refunded));
+        self.moved |= granted > 0 || refunded > 0;
     }
 
     /// Looks at keys that are about to be worked on, at most [`TOGETHER`] of them.
@@ -282,6 +286,22 @@ impl Shard {
         });
         // nothing is listed meanwhile: the shard is locked
         self.listed = listed;
+        self.moved = false;
+    }
+
+    /// Hands out the state of every key that was charged or refunded since the last tick, until `sink` takes no more; says
+    /// whether it took all.
+    pub fn untold(&mut self, now: Now, sink: &mut impl FnMut(&Update) -> bool) -> bool {
+        if !self.moved {
+            return true;
+        }
+        let listed = std::mem::take(&mut self.listed);
+        let all = listed.iter().all(|key| {
+            let entry = self.find(*key).filter(|entry| entry.news.as_ref().is_some_and(|news| news.moved()));
+            entry.and_then(|entry| entry.tell_again(now)).is_none_or(|update| sink(&update))
+        });
+        self.listed = listed;
+        all
     }
 
     /// A few keys that have news which may be confirmed already, told once more: nothing hangs on any one frame.
@@ -392,10 +412,10 @@ impl Shard {
         }
     }
 
-    /// A peer has spoken since then of all keys that it has any demand for.
-    pub fn take_back_demand(&mut self, slot: Slot, since: Nanos) {
+    /// A peer has spoken, from its frame number `anew_from` on, of all keys that it has any demand for.
+    pub fn take_back_demand(&mut self, slot: Slot, anew_from: u64) {
         for news in self.entries.iter_mut().filter_map(|e| e.news.as_mut()) {
-            news.take_back_demand(slot, since);
+            news.take_back_demand(slot, anew_from);
         }
     }
 

@@ -55,6 +55,9 @@ pub const EXTENSION_WALL_CLOCK: u8 = 1;
 /// Extension: a digest of all replicas that the sender counts, itself included (u64, big endian), until the receiver has
 /// confirmed it.
 pub const EXTENSION_MEMBERS: u8 = 2;
+/// Extension: the number of the first frame since which the sender tells all it has to say anew (u64, big endian), until
+/// the receiver has confirmed one that says so. A demand that an earlier frame told, and none since, is none any more.
+pub const EXTENSION_ANEW: u8 = 3;
 
 /// What was received on the other direction of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]

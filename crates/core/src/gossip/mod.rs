@@ -78,8 +78,11 @@ pub struct Links {
     /// that are over, too, this node's own last one among them), and of peers' tables.
     kept: Vec<Kept>,
     gone: VecDeque<ReplicaId>,
-    /// Peers that have told all they have to say anew, and since when they did.
-    retold: Vec<(Slot, Nanos)>,
+    /// The highest number of a frame to any peer that was parted with: whoever is met again must not take new frames for
+    /// old ones.
+    said: u64,
+    /// Peers that have told all they have to say anew, and since which of their frames they did.
+    retold: Vec<(Slot, u64)>,
     /// Where each peer stands in `peers`, by the hash of its replica.
     places: HashTable<usize>,
     /// What the live ones came to when all were looked at, and since.
@@ -107,6 +110,7 @@ impl Links {
     pub fn new(own: ReplicaId, pace: Pace, admitted: bool) -> Self {
         Self {
             members: hash(&own),
+            said: 0,
             peers: Vec::new(),
             tick: 0,
             admitted,
@@ -162,7 +166,7 @@ impl Links {
         // not given away again in this very call: the freed slot must be forgotten first
         let slot = self.kept(replica).unwrap_or_else(|| self.take_slot());
         self.members ^= hash(replica);
-        self.peers.push(Peer::new(replica.clone(), slot, now, self.tick));
+        self.peers.push(Peer::new(replica.clone(), slot, now, self.tick, self.said));
         self.index(self.peers.len() - 1);
         freed
     }
@@ -263,6 +267,7 @@ impl Links {
         self.places.clear();
         (0..self.peers.len()).for_each(|place| self.index(place));
         self.members ^= hash(replica);
+        self.said = self.said.max(peer.said());
         // its slot will be another's
         self.kept.retain(|k| k.slot != peer.slot);
         Some(peer.slot)
@@ -282,9 +287,7 @@ impl Links {
             peer.note_synced();
             let quiet = now.since(peer.heard);
             peer.unheard = quiet > patience(&self.pace, peer);
-            if peer.synced_to_us {
-                self.retold.extend(peer.retells.take().map(|since| (peer.slot, since)));
-            }
+            self.retold.extend(peer.take_retold().map(|anew_from| (peer.slot, anew_from)));
             // silence is mutual: one that does not hear this node confirms nothing, and goes on by itself
             let cut_off = peer.unheard || peer.deaf;
             let in_step = !cut_off && peer.synced() && peer.synced_to_us;
@@ -305,9 +308,9 @@ impl Links {
         forgotten
     }
 
-    /// Peers that have told all they have to say anew, since the last call, and since when they did: for what they did not
-    /// speak of since then they have no demand any more.
-    pub fn take_retold(&mut self) -> Vec<(Slot, Nanos)> {
+    /// Peers that have told all they have to say anew, since the last call, and since which of their frames they did: for
+    /// what they did not speak of since then they have no demand any more.
+    pub fn take_retold(&mut self) -> Vec<(Slot, u64)> {
         std::mem::take(&mut self.retold)
     }
 

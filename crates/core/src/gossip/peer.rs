@@ -11,7 +11,9 @@ use crate::counter::Slot;
 use crate::entry::KeyId;
 use crate::time::Nanos;
 use crate::view::{PeerState, ReplicaId};
-use crate::wire::{Ack, EXTENSION_MEMBERS, FLAG_BEHIND, FLAG_DEAF, FLAG_INCLUDED, FLAG_RELEASING, FLAG_SYNCED, Header};
+use crate::wire::{
+    Ack, EXTENSION_ANEW, EXTENSION_MEMBERS, FLAG_BEHIND, FLAG_DEAF, FLAG_INCLUDED, FLAG_RELEASING, FLAG_SYNCED, Header,
+};
 
 /// A frame counts as lost when one sent so many later was received.
 const REORDER_MAX: u64 = 3;
@@ -64,6 +66,15 @@ pub struct Word {
     pub members: u64,
 }
 
+/// Which frames were received, as it is confirmed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Received {
+    high: u64,
+    /// Bit i: `high - 1 - i` was, too.
+    bits: u64,
+    at: Nanos,
+}
+
 /// One peer and the link to it.
 #[derive(Debug)]
 pub struct Peer {
@@ -81,8 +92,6 @@ pub struct Peer {
     pub heard_us: Nanos,
     /// Whether it was ever heard.
     pub spoke: bool,
-    /// Since when it tells all it has to say anew.
-    pub retells: Option<Nanos>,
     /// Whether other peers count it and this node has not met it yet.
     pub hearsay: bool,
     /// Whether it counts this node among those that must confirm.
@@ -95,8 +104,15 @@ pub struct Peer {
     pub releasing: bool,
     /// Whether it has not been heard for the stale time.
     pub unheard: bool,
-    /// The digest of all replicas that it counts, by its own word.
+    /// The digest of all replicas that it counts, by its own word, and the number of the frame that said so.
     pub members: Option<u64>,
+    members_seq: u64,
+    /// The first of its frames since which it tells all it has to say anew, by its own word, and up to which of its frames
+    /// what it did not tell again has been taken back.
+    anew_from: u64,
+    taken_back: u64,
+    /// The first frame since which it is told everything anew, and whether it has confirmed one that says so.
+    anew_said: (u64, bool),
     /// The digest of this node's members that it is told, in which frame first, and whether it has confirmed one with it.
     members_said: (u64, u64),
     members_told: bool,
@@ -126,9 +142,7 @@ pub struct Peer {
     /// The tick when it was last queued everything there was.
     everything_at: u64,
     seq: u64,
-    received_high: u64,
-    received_bits: u64,
-    received_at: Nanos,
+    received: Received,
     /// Frames received since the last confirmation went out.
     received_unacked: u32,
 }
@@ -139,9 +153,9 @@ impl Peer {
         self.state == PeerState::Silent || self.releasing
     }
 
-    /// A peer just met: it is to be told everything that has happened up to `tick`.
+    /// A peer just met: it is to be told everything that has happened up to `tick`, in frames with numbers above `said`.
     #[must_use]
-    pub fn new(replica: ReplicaId, slot: Slot, now: Nanos, tick: u64) -> Self {
+    pub fn new(replica: ReplicaId, slot: Slot, now: Nanos, tick: u64, said: u64) -> Self {
         Self {
             replica,
             slot,
@@ -150,7 +164,6 @@ impl Peer {
             heard: now,
             heard_us: now,
             spoke: false,
-            retells: None,
             hearsay: false,
             includes_us: false,
             synced_to_us: false,
@@ -158,6 +171,11 @@ impl Peer {
             releasing: false,
             unheard: false,
             members: None,
+            members_seq: 0,
+            anew_from: 0,
+            taken_back: 0,
+            // whom nobody has told anything holds nothing to take back
+            anew_said: (said + 1, true),
             members_said: (0, 0),
             members_told: false,
             owes_ack: false,
@@ -174,10 +192,8 @@ impl Peer {
             budget: Budget::new(),
             synced: false,
             everything_at: tick,
-            seq: 0,
-            received_high: 0,
-            received_bits: 0,
-            received_at: Nanos::ZERO,
+            seq: said,
+            received: Received::default(),
             received_unacked: 0,
         }
     }
@@ -193,6 +209,12 @@ impl Peer {
     pub fn confirmed(&self, last: u64) -> u64 {
         let oldest = self.in_flight.iter().filter_map(|s| s.tick).chain(self.backlog.oldest()).min();
         oldest.map_or(last, |tick| tick.saturating_sub(1))
+    }
+
+    /// The number of the last frame to it.
+    #[must_use]
+    pub const fn said(&self) -> u64 {
+        self.seq
     }
 
     /// Whether it has confirmed hearing which replicas this node counts now.
@@ -221,6 +243,7 @@ impl Peer {
         self.budget.start_over();
         self.backlog = Backlog::Everything(oldest.min(tick));
         self.synced = false;
+        self.anew_said = (self.seq + 1, false);
     }
 
     /// Whether it waits to be told everything.
@@ -259,11 +282,11 @@ impl Peer {
 
     /// The confirmation to put into the next frame.
     fn ack(&self, now: Nanos) -> Option<Ack> {
-        (self.received_high > 0).then(|| Ack {
+        (self.received.high > 0).then(|| Ack {
             of: self.replica.incarnation,
-            high: self.received_high,
-            bits: self.received_bits,
-            delay_us: now.since(self.received_at).0 / 1000,
+            high: self.received.high,
+            bits: self.received.bits,
+            delay_us: now.since(self.received.at).0 / 1000,
         })
     }
 
@@ -307,6 +330,9 @@ impl Peer {
         if !self.members_told {
             extensions.push((EXTENSION_MEMBERS, members.to_be_bytes().to_vec()));
         }
+        if let (anew_from, false) = self.anew_said {
+            extensions.push((EXTENSION_ANEW, anew_from.to_be_bytes().to_vec()));
+        }
         Header {
             incarnation: own,
             seq: self.seq,
@@ -337,35 +363,36 @@ impl Peer {
     /// Whether all has been received that a frame [needs](Header::needs).
     #[must_use]
     pub fn has_needed(&self, header: &Header) -> bool {
-        let behind = u32::try_from(self.received_high.saturating_sub(header.seq)).unwrap_or(u32::MAX);
+        let behind = u32::try_from(self.received.high.saturating_sub(header.seq)).unwrap_or(u32::MAX);
         let needs = if header.needs == 0 {
             Some(0)
         } else {
             header.needs.checked_shl(behind).filter(|n| n >> behind == header.needs)
         };
-        header.flags & FLAG_BEHIND == 0 && needs.is_some_and(|needs| needs & !self.received_bits == 0)
+        header.flags & FLAG_BEHIND == 0 && needs.is_some_and(|needs| needs & !self.received.bits == 0)
     }
 
     /// Notes a frame received. False when it is a duplicate or too old to be told from one.
     pub fn receive(&mut self, header: &Header, now: Nanos) -> bool {
         let seq = header.seq;
-        if seq > self.received_high {
-            self.read_word(header, now);
-            let ahead = seq - self.received_high;
-            self.received_bits = match ahead {
-                1..=63 => (self.received_bits << ahead) | (u64::from(self.received_high > 0) << (ahead - 1)),
-                64 => u64::from(self.received_high > 0) << 63,
+        if seq > self.received.high {
+            self.read_word(header);
+            let ahead = seq - self.received.high;
+            self.received.bits = match ahead {
+                1..=63 => (self.received.bits << ahead) | (u64::from(self.received.high > 0) << (ahead - 1)),
+                64 => u64::from(self.received.high > 0) << 63,
                 _ => 0,
             };
-            self.received_high = seq;
-            self.received_at = now;
+            self.received.high = seq;
+            self.received.at = now;
         } else {
-            let behind = self.received_high - seq;
-            if behind == 0 || behind > WINDOW || self.received_bits >> (behind - 1) & 1 == 1 {
+            let behind = self.received.high - seq;
+            if behind == 0 || behind > WINDOW || self.received.bits >> (behind - 1) & 1 == 1 {
                 return false;
             }
-            self.received_bits |= 1 << (behind - 1);
+            self.received.bits |= 1 << (behind - 1);
         }
+        self.read_extensions(header);
         self.frames.1 += 1;
         self.received_unacked += 1;
         self.heard = now;
@@ -374,20 +401,54 @@ impl Peer {
         true
     }
 
+    /// Which frames were received.
+    #[must_use]
+    pub const fn received(&self) -> Received {
+        self.received
+    }
+
+    /// The frame received since then counts as not received.
+    pub const fn restore(&mut self, received: Received) {
+        self.received = received;
+    }
+
     /// Takes in what the newest frame says of the peer's view of this node; an older one would only take it back.
-    fn read_word(&mut self, header: &Header, now: Nanos) {
-        let says = |flag: u8| header.flags & flag != 0;
-        self.includes_us = says(FLAG_INCLUDED);
-        self.synced_to_us = says(FLAG_SYNCED);
-        if !self.synced_to_us {
-            self.retells.get_or_insert(now);
+    const fn read_word(&mut self, header: &Header) {
+        self.includes_us = header.flags & FLAG_INCLUDED != 0;
+        self.synced_to_us = header.flags & FLAG_SYNCED != 0;
+        self.deaf = header.flags & FLAG_DEAF != 0;
+        self.releasing = header.flags & FLAG_RELEASING != 0;
+    }
+
+    /// Takes in what is told until it is confirmed: a frame that comes late may be the only one that tells it, since to
+    /// the sender it is confirmed with that frame.
+    fn read_extensions(&mut self, header: &Header) {
+        let number = |tag: u8| {
+            let (_, bytes) = header.extensions.iter().find(|(of, _)| *of == tag)?;
+            <[u8; 8]>::try_from(bytes.as_slice()).ok().map(u64::from_be_bytes)
+        };
+        if let Some(digest) = number(EXTENSION_MEMBERS).filter(|_| header.seq > self.members_seq) {
+            (self.members, self.members_seq) = (Some(digest), header.seq);
         }
-        self.deaf = says(FLAG_DEAF);
-        self.releasing = says(FLAG_RELEASING);
-        let told = header.extensions.iter().find(|(tag, _)| *tag == EXTENSION_MEMBERS);
-        if let Some(digest) = told.and_then(|(_, bytes)| <[u8; 8]>::try_from(bytes.as_slice()).ok()) {
-            self.members = Some(u64::from_be_bytes(digest));
-        }
+        // it speaks of frames up to its own, or it is no honest one
+        let anew_from = number(EXTENSION_ANEW).filter(|from| *from <= header.seq);
+        self.anew_from = self.anew_from.max(anew_from.unwrap_or(0));
+    }
+
+    /// Once it has told all it has to say anew: the first of the frames since which it did. What it asked for before, and
+    /// did not say again, it asks for no more.
+    pub fn take_retold(&mut self) -> Option<u64> {
+        let retold = self.synced_to_us && self.anew_from > self.taken_back;
+        retold.then(|| {
+            self.taken_back = self.anew_from;
+            self.anew_from
+        })
+    }
+
+    /// Whether a frame of that number is older than all that counts of the demands it tells.
+    #[must_use]
+    pub const fn is_taken_back(&self, seq: u64) -> bool {
+        seq < self.taken_back
     }
 
     /// Whether so much was received that the confirmation can't wait for the next tick.
@@ -411,6 +472,7 @@ impl Peer {
         let mut lost = Vec::new();
         let mut stable = self.stable_told;
         let (mut members_told, said_from) = (self.members_told, self.members_said.1);
+        let mut anew_said = self.anew_said;
         let sample = self.sample(ack, now);
         self.supersede(&got);
         let (mut arrived, mut lost_bytes) = (0, 0);
@@ -421,6 +483,7 @@ impl Peer {
                 arrived += sent.bytes;
                 heard_us = heard_us.max(sent.at);
                 members_told |= sent.seq >= said_from;
+                anew_said.1 |= sent.seq >= anew_said.0;
             }
             if sent.arrived {
                 if all_known {
@@ -435,7 +498,7 @@ impl Peer {
             }
             true
         });
-        (self.stable_told, self.members_told) = (stable, members_told);
+        (self.stable_told, self.members_told, self.anew_said) = (stable, members_told, anew_said);
         self.heard_us = heard_us;
         self.budget.arrived(arrived);
         self.budget.lost(lost_bytes, now, self.round_trip());
@@ -521,7 +584,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn peer() -> Peer {
-        let mut peer = Peer::new(ReplicaId { node: "b".into(), incarnation: 7 }, Slot(1), Nanos::ZERO, 0);
+        let mut peer = Peer::new(ReplicaId { node: "b".into(), incarnation: 7 }, Slot(1), Nanos::ZERO, 0, 0);
         peer.queue_everything([], 0);
         peer
     }

@@ -191,6 +191,7 @@ mod tests {
         assert_eq!(news.set_off_stored(NEAR, 10), 6);
         // five more are assumed of it by time
         assert_eq!(news.assume(NEAR, Nanos::ZERO, seconds(5), 1.0), 5.0);
+        news.note_assumed(5.0, 0.0);
         assert_eq!(news.take_back_stored(3.0), 3);
         assert_eq!(news.take_back_stored(3.0), 2, "no more than was charged for them");
         assert_eq!(news.set_off(NEAR, 5, 5), 0, "and what was taken back is not set off");

@@ -30,22 +30,30 @@ pub struct PeerNews {
     pub slot: Slot,
     /// What it has granted and refunded.
     pub count: Count,
-    /// Whether the peer's charges are all common knowledge, by its own word: then nothing of it need be kept.
-    pub settled: bool,
-    /// Its smoothed offered load, tokens a second.
-    pub demand: f32,
+    /// What it said beside.
+    pub said: Said,
     /// The number of the frame in which it last spoke of the key.
     pub seq: u64,
     /// When it last spoke of the key.
     pub heard: Nanos,
-    /// Tokens that left its window by time in its present silence, by its own word.
+}
+
+/// What a peer says of the key beside its counters, by its newest word.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Said {
+    /// Its smoothed offered load, tokens a second.
+    pub demand: f32,
+    /// Whether its charges are all common knowledge: then nothing of it need be kept.
+    pub settled: bool,
+    /// Tokens that it granted since all were, or in the present window.
+    pub fresh: u64,
+    /// Tokens that left its window by time in its present silence.
     pub released: u64,
 }
 
 impl PeerNews {
     fn new(slot: Slot, now: Nanos) -> Self {
-        let count = Count::default();
-        Self { slot, count, settled: false, demand: 0.0, seq: 0, heard: now, released: 0 }
+        Self { slot, count: Count::default(), said: Said::default(), seq: 0, heard: now }
     }
 }
 
@@ -207,7 +215,15 @@ impl News {
 
     /// Whether there is anything to tell: a count that moved, a demand that moved by more than a little, or a rule.
     pub fn untold(&mut self, now: Nanos) -> bool {
-        self.described == 0 || self.pressed || self.moved() || self.demand_to_tell(now) != self.told_demand
+        let demand = self.demand_to_tell(now);
+        let describe = self.described == 0 && self.matters(demand);
+        describe || self.pressed || self.moved() || demand != self.told_demand
+    }
+
+    /// Whether there is anything in what is told with `demand`: else a peer that does not know the key passes over it.
+    #[must_use]
+    pub fn matters(&self, demand: f32) -> bool {
+        self.fresh() > 0 || self.refunded > self.refunded_base || demand > 0.0
     }
 
     /// The present demand, or the one told last if the two are about the same.
@@ -281,7 +297,7 @@ impl News {
             && !self.restless()
             && self.silence.is_none()
             && now.since(self.busy) >= QUIET_KEEP
-            && self.peers.iter().all(|p| p.settled && now.since(p.heard) >= QUIET_KEEP)
+            && self.peers.iter().all(|p| p.said.settled && now.since(p.heard) >= QUIET_KEEP)
     }
 
     /// Own tokens granted that are newer than the baseline.
@@ -307,21 +323,20 @@ impl News {
         self.peer(slot, now).count.learn(granted, refunded)
     }
 
-    /// Notes what `slot` says beside its counters in its frame number `seq`; `released` is how much has left its window by
-    /// time. Returns by how much that grew, or `None` when a later frame has taken its word back already.
-    pub fn hear(&mut self, slot: Slot, seq: u64, demand: f32, settled: bool, released: u64, now: Nanos) -> Option<u64> {
+    /// Notes what `slot` says beside its counters in its frame number `seq`. Returns by how much what has left its window by
+    /// time grew, or `None` when a later frame has taken its word back already.
+    pub fn hear(&mut self, slot: Slot, seq: u64, said: Said, now: Nanos) -> Option<u64> {
         let peer = self.peer(slot, now);
         if peer.seq > seq {
             return None;
         }
-        let grown = released.saturating_sub(peer.released);
-        let moved = peer.demand != demand;
-        (peer.demand, peer.settled, peer.seq, peer.heard, peer.released) = (demand, settled, seq, now, released);
+        let before = std::mem::replace(&mut peer.said, said);
+        (peer.seq, peer.heard) = (seq, now);
         self.busy = now;
-        if moved {
+        if before.demand != said.demand {
             self.sum_others();
         }
-        Some(grown)
+        Some(said.released.saturating_sub(before.released))
     }
 
     fn peer(&mut self, slot: Slot, now: Nanos) -> &mut PeerNews {
@@ -334,11 +349,11 @@ impl News {
         &mut self.peers[place]
     }
 
-    /// What `slot` asked for up to `since`, and did not say again, it asks for no more.
-    pub fn take_back_demand(&mut self, slot: Slot, since: Nanos) {
-        let before = |p: &&mut PeerNews| p.slot == slot && p.heard <= since && p.demand > 0.0;
+    /// What `slot` asked for before its frame number `anew_from`, and did not say again, it asks for no more.
+    pub fn take_back_demand(&mut self, slot: Slot, anew_from: u64) {
+        let before = |p: &&mut PeerNews| p.slot == slot && p.seq < anew_from && p.said.demand > 0.0;
         if let Some(peer) = self.peers.iter_mut().find(before) {
-            peer.demand = 0.0;
+            peer.said.demand = 0.0;
             self.sum_others();
         }
     }
@@ -356,7 +371,7 @@ impl News {
 
     /// Anew each time: adding and subtracting floats one by one would leave a residue that looks like demand.
     fn sum_others(&mut self) {
-        self.others = self.peers.iter().map(|p| f64::from(p.demand)).sum();
+        self.others = self.peers.iter().map(|p| f64::from(p.said.demand)).sum();
     }
 }
 

@@ -27,6 +27,12 @@ pub struct Silence {
     assumed_until: Vec<(Slot, Nanos)>,
     /// Tokens assumed and charged that nobody has told of.
     pub(super) credit: f64,
+    /// How much of the refill the true bucket may have lost by being full, tokens.
+    overflowed: f64,
+    /// The most that the silent may hold in their windows, tokens.
+    holdable: f64,
+    /// Of what they tell, so many tokens may not be set off: see [`Self::note_level`].
+    risk: f64,
     /// What a central store says of the silent; nothing where none decides.
     pub(super) stored: Stored,
 }
@@ -47,6 +53,17 @@ impl Silence {
         self.released as u64
     }
 
+    /// Notes that the bucket has `level` of `capacity` tokens left. With what was assumed given back it may have been full
+    /// meanwhile, and the true one with it. What the silent let go of by time before then, and spent only after it, is in
+    /// no rate's part since then: at most what they held, of which no more than what is missing was charged here.
+    pub(crate) fn note_level(&mut self, level: f64, capacity: f64) {
+        let beyond = level + self.credit - self.overflowed - capacity;
+        if beyond >= 0.0 {
+            self.overflowed += beyond;
+            self.risk = self.risk.max(self.holdable - (capacity - level));
+        }
+    }
+
     /// Of `tokens` that `slot` tells of, `by_time` having left its window by time, those charged here in advance.
     pub(super) fn set_off(&mut self, slot: Slot, tokens: u64, by_time: u64) -> u64 {
         // one that is not silent here releases for the sake of others that are
@@ -54,6 +71,7 @@ impl Silence {
             return 0;
         }
         let known = tokens.min(by_time).min(self.credit as u64);
+        let known = known - take_most(&mut self.risk, known);
         self.credit -= known as f64;
         known
     }
@@ -109,7 +127,7 @@ impl News {
     }
 
     /// The spending of `slot`, assumed from `since` on, is assumed up to `until`, at `rate` tokens a second: so many tokens
-    /// more.
+    /// more, to be charged and then [noted](Self::note_assumed).
     pub fn assume(&mut self, slot: Slot, since: Nanos, until: Nanos, rate: f64) -> f64 {
         let Some(silence) = &mut self.silence else { return 0.0 };
         let passed = match silence.assumed_until.iter_mut().find(|(of, _)| *of == slot) {
@@ -119,8 +137,22 @@ impl News {
                 until.since(since)
             }
         };
-        let tokens = rate * passed.as_secs_f64();
-        silence.credit += tokens;
-        tokens
+        rate * passed.as_secs_f64()
     }
+
+    /// So many tokens were charged for what the silent are assumed to have spent: no more than that is set off against
+    /// what they tell. They hold at most `holdable` in their windows.
+    pub fn note_assumed(&mut self, tokens: f64, holdable: f64) {
+        if let Some(silence) = &mut self.silence {
+            silence.credit += tokens;
+            silence.holdable = holdable;
+        }
+    }
+}
+
+/// Takes at most `tokens` of `sum`, rounded up; returns how many.
+fn take_most(sum: &mut f64, tokens: u64) -> u64 {
+    let taken = tokens.min(sum.max(0.0).ceil() as u64);
+    *sum -= taken as f64;
+    taken
 }

@@ -12,8 +12,8 @@ use crate::stability::Outlook;
 use crate::time::{Nanos, Now};
 use crate::view::{PeerState, ReplicaId};
 use crate::wire::{
-    DecodeError, EXTENSION_WALL_CLOCK, FLAG_ASK, FLAG_ELICIT, Frame, Header, Packer, UNKNOWN_MAX, Update, decode_frame,
-    encode_header,
+    DecodeError, EXTENSION_WALL_CLOCK, FLAG_ASK, FLAG_BEHIND, FLAG_ELICIT, Frame, Header, Packer, UNKNOWN_MAX, Update,
+    decode_frame, encode_header,
 };
 
 /// What a header takes at most, without a list of unknown keys.
@@ -231,9 +231,9 @@ impl Node {
                 self.lose_slot(&mut links, slot, now);
             }
         }
-        for (slot, since) in links.take_retold() {
+        for (slot, anew_from) in links.take_retold() {
             for shard in &self.shards {
-                shard.0.lock().take_back_demand(slot, since);
+                shard.0.lock().take_back_demand(slot, anew_from);
             }
         }
         self.let_go_of_snapshot(&mut links, now);
@@ -302,27 +302,29 @@ impl Node {
         }
     }
 
-    /// Tells a peer the round's news, what it missed, and if there is neither, what else it should hear.
+    /// Tells a peer what it missed, the round's news, and if there is neither, what else it should hear.
+    ///
+    /// What it missed comes first: where there is no room for all, news that is told in each round must not keep out what
+    /// waits, or no tick would ever be confirmed. Every frame but the last is behind what the next ones tell.
     fn tell(&self, round: &Round, peer: &mut Peer, outbox: &mut impl Outbox) {
-        // first, and by itself: beside a full run of updates the list would not fit
+        // by itself: beside a full run of updates the list would not fit
         if !peer.unknown.is_empty() {
             let unknown = std::mem::take(&mut peer.unknown);
-            let header = Header { unknown, ..peer.next_header(round.now.at, round.word, None) };
+            let mut header = Header { unknown, ..peer.next_header(round.now.at, round.word, None) };
+            header.flags |= if round.chunks.is_empty() { 0 } else { FLAG_BEHIND };
             self.carry(peer, &header, &NO_UPDATES, round.now, outbox);
         }
-        let mut told = false;
-        for (bytes, keys) in &round.chunks {
+        let mut told = self.repair(peer, round, outbox);
+        for (i, (bytes, keys)) in round.chunks.iter().enumerate() {
             if peer.room() == 0 {
                 peer.queue(keys, round.tick);
                 continue;
             }
             let cargo = Cargo { tick: round.tick, bytes: bytes.len(), keys: Arc::clone(keys) };
-            let mut header = peer.next_header(round.now.at, round.word, Some(cargo));
-            header.flags |= FLAG_ELICIT | round.ask_flag();
-            self.carry(peer, &header, bytes, round.now, outbox);
+            let last = i + 1 == round.chunks.len();
+            self.send_news(peer, round, (cargo, bytes), last, outbox);
             told = true;
         }
-        told |= self.repair(peer, round, outbox);
         let settling = peer.state != PeerState::Alive || !peer.includes_us || !peer.knows_members();
         let elicit = settling || peer.stable_told < round.announce;
         let overdue = peer.owes_ack || round.now.at.since(peer.sent_at) >= KEEP_ALIVE;
@@ -331,6 +333,20 @@ impl Node {
         } else if !told && (round.ask || elicit || overdue) {
             self.send_bare(round, peer, round.ask_flag() | if elicit { FLAG_ELICIT } else { 0 }, outbox);
         }
+    }
+
+    /// A frame with news, and whether it is the last of the round's.
+    fn send_news(
+        &self,
+        peer: &mut Peer,
+        round: &Round,
+        (cargo, bytes): (Cargo, &[u8]),
+        last: bool,
+        outbox: &mut impl Outbox,
+    ) {
+        let mut header = peer.next_header(round.now.at, round.word, Some(cargo));
+        header.flags |= FLAG_ELICIT | round.ask_flag() | if last { 0 } else { FLAG_BEHIND };
+        self.carry(peer, &header, bytes, round.now, outbox);
     }
 
     /// A frame without news.
@@ -365,13 +381,14 @@ impl Node {
                 batch.push(key, &update);
             }
         }
-        for (bytes, keys) in batch.finish() {
+        let chunks = batch.finish();
+        let count = chunks.len();
+        for (i, (bytes, keys)) in chunks.into_iter().enumerate() {
             let cargo = Cargo { tick, bytes: bytes.len(), keys };
-            let mut header = peer.next_header(round.now.at, round.word, Some(cargo));
-            header.flags |= FLAG_ELICIT | round.ask_flag();
-            self.carry(peer, &header, &bytes, round.now, outbox);
+            let last = i + 1 == count && round.chunks.is_empty();
+            self.send_news(peer, round, (cargo, &bytes), last, outbox);
         }
-        true
+        count > 0
     }
 
     fn carry(&self, peer: &Peer, header: &Header, updates: &[u8], now: Now, outbox: &mut impl Outbox) {
@@ -397,7 +414,7 @@ impl Node {
         now: Now,
         outbox: &mut impl Outbox,
     ) -> Result<Heard, FrameError> {
-        let Frame { header, updates } = decode_frame(bytes)?;
+        let Frame { header, mut updates } = decode_frame(bytes)?;
         if header.incarnation != from.incarnation {
             return Err(FrameError::Incarnation(header.incarnation, from.clone()));
         }
@@ -411,6 +428,7 @@ impl Node {
         let Some(place) = links.place(from) else { return Err(FrameError::Stranger(from.clone())) };
         let peer = &mut links.peers[place];
         let mark = peer.mark(tick);
+        let received = peer.received();
         if !peer.receive(&header, now.at) {
             return Ok(Heard::default());
         }
@@ -424,28 +442,32 @@ impl Node {
         peer.queue(&described, tick.max(1));
         let slot = peer.slot;
         let asked = header.flags & FLAG_ASK != 0;
+        if peer.is_taken_back(header.seq) {
+            updates.iter_mut().for_each(|update| update.demand = 0.0);
+        }
         let refunds = updates.iter().any(|update| update.refunds.is_some());
         let mut unknown = Vec::new();
-        let mut reply = Packer::default();
         for together in updates.chunks(TOGETHER) {
             self.merge(together, |shard, update| {
                 if !shard.learn(slot, header.seq, update, now) && unknown.len() < UNKNOWN_MAX {
                     unknown.push(update.key);
                 }
-                // a confirmation must not overtake our own news of the key: who asks would spend on a level that we have
-                // lowered already. It is told to all at the next tick all the same.
-                if asked
-                    && let Some(entry) = shard.find(KeyId::from_bytes(update.key))
-                    && entry.news.as_ref().is_some_and(|n| n.moved())
-                    && let Some(update) = entry.tell_again(now)
-                {
-                    reply.push(&update, REPLY_BYTES_MAX);
-                }
             });
+        }
+        if !unknown.is_empty() {
+            // what could not be taken in must not be confirmed: it counts as lost, and is told again with a description
+            peer.restore(received);
         }
         peer.unknown = unknown;
         if asked || peer.acks_due() {
-            let header = peer.next_header(now.at, word, None);
+            // A confirmation must not overtake our own news of any key: it confirms all frames before it, too, and that
+            // all have heard of what was stable then; who asks would spend on a level that we have lowered already. That
+            // news is told to all at the next tick all the same.
+            let mut reply = Packer::default();
+            let mut sink = |update: &Update| reply.push(update, REPLY_BYTES_MAX);
+            let all = self.shards.iter().all(|shard| shard.0.lock().untold(now, &mut sink));
+            let mut header = peer.next_header(now.at, word, None);
+            header.flags |= if all { 0 } else { FLAG_BEHIND };
             self.carry(peer, &header, &reply.finish(), now, outbox);
         }
         let moved = peer.mark(tick);

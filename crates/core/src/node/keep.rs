@@ -13,6 +13,7 @@ use crate::counter::Slot;
 use crate::entry::{Entry, KeyId, describe_rule};
 use crate::gossip::Links;
 use crate::limit::Rule;
+use crate::news::Said;
 use crate::time::{Nanos, Now};
 use crate::view::ReplicaId;
 use crate::wire::DecodeError;
@@ -164,7 +165,7 @@ impl Node {
         for (index, granted, refunded) in &saved.counts {
             if let Some(slot) = slots.get(usize::from(*index)).copied().flatten() {
                 news.learn(slot, *granted, *refunded, now.at);
-                news.hear(slot, 0, 0.0, false, 0, now.at);
+                news.hear(slot, 0, Said::default(), now.at);
             }
         }
         Some(())

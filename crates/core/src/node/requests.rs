@@ -186,7 +186,7 @@ impl Node {
                         replica: replica.clone(),
                         granted: peer.count.granted(),
                         refunded: peer.count.refunded(),
-                        demand: f64::from(peer.demand),
+                        demand: f64::from(peer.said.demand),
                         age: now.at.since(peer.heard),
                     });
                 }

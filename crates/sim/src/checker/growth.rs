@@ -1,12 +1,14 @@
 //! `counters-grow`: counters only grow, and nobody knows of more than its owner has counted.
 //!
 //! **Derivation.** A replica's counter of a key is written by that replica alone, begins above anything it ever said of
-//! the key, and is merged by maximum; a key that is full and confirmed may be forgotten, 0 then. So what one process knows of a replica never gets less, however frames come; and it
-//! is a value that the owner's own counter once had, so never more than that is now. A merge that adds, a frame taken
-//! twice, or a count under a wrong replica breaks the second; a merge that takes the last word breaks the first. Of the
-//! watched keys, at the first [`NODES_MAX`] nodes.
+//! the key, and is merged by maximum; a key that is full and confirmed may be forgotten, 0 then. So what one process knows
+//! of a replica never gets less, however frames come; and it is a value that the owner's own counter once had, so never
+//! more than that is now. A merge that adds, a frame taken twice, or a count under a wrong replica breaks the second; a
+//! merge that takes the last word breaks the first. Of the watched keys, at the first [`NODES_MAX`] nodes. Nothing is said
+//! where nodes have no room for all keys: of those they evict (a full one is no eviction that is counted) they may learn
+//! anew from a frame that is late.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use spillgate_core::time::Nanos;
 use spillgate_core::view::ReplicaId;
@@ -30,15 +32,16 @@ pub(super) struct Growth<'s> {
     at: Nanos,
     own: BTreeMap<Of, Counts>,
     heard: Vec<(Endpoint, Of, Counts)>,
-    /// Nodes without room for all keys: what one evicted it may learn again from a frame that was late.
-    evicting: BTreeSet<Endpoint>,
+    /// Nodes have no room for all keys: what one evicted it may learn again from a frame that was late.
+    crowded: bool,
     found: Option<Finding>,
 }
 
 impl<'s> Growth<'s> {
     pub fn new(scenario: &'s Scenario) -> Self {
         let (known, own) = (BTreeMap::new(), BTreeMap::new());
-        Self { scenario, known, at: Nanos::ZERO, own, heard: Vec::new(), evicting: BTreeSet::new(), found: None }
+        let crowded = scenario.keys.len() > scenario.nodes.max_keys;
+        Self { scenario, known, at: Nanos::ZERO, own, heard: Vec::new(), crowded, found: None }
     }
 
     fn find(&mut self, limit: LimitIndex, key: KeyIndex, what: String) {
@@ -70,13 +73,8 @@ impl Checker for Growth<'_> {
     }
 
     fn observe(&mut self, seen: &Observation<'_>) {
-        if let Observation::Table { node, evictions, .. } = *seen
-            && evictions > 0
-        {
-            self.evicting.insert(node);
-        }
         let Observation::Known { at, node, limit, key, explanation: Some(explanation) } = *seen else { return };
-        if node >= NODES_MAX || self.evicting.contains(&node) {
+        if node >= NODES_MAX || self.crowded {
             return;
         }
         if at != self.at {

@@ -153,6 +153,8 @@ impl Strategy for Spillgate {
             Fault::Crashed(node) | Fault::Gone(node) => self.replicas[node] = None,
             Fault::Leaving(node) => {
                 let Some(replica) = &mut self.replicas[node] else { return };
+                // what it still holds would be charged after its last word
+                replica.node.hold(world.clock(node));
                 // what was charged before this is told with the next tick, at the latest
                 replica.leaving = Some((replica.node.ticks() + 1, world.clock(node).at.plus(LAST_WORD_MAX)));
                 self.last_word(world, node);
@@ -351,7 +353,8 @@ impl Spillgate {
     fn look(&mut self, world: &mut World<'_, Word>, node: Endpoint) {
         let now = world.clock(node);
         let Some(replica) = &mut self.replicas[node] else { return };
-        let Some(joining) = replica.joining.as_mut().filter(|joining| !joining.over) else { return };
+        let leaving = replica.leaving.is_some();
+        let Some(joining) = replica.joining.as_mut().filter(|joining| !joining.over && !leaving) else { return };
         // all that may come are waited for: of several that start at once each finds the others as empty as itself
         let meeting = world.is_meeting(node);
         if !meeting && joining.is_loaded() {

@@ -32,8 +32,9 @@ pub struct Agreement<'s> {
     held: Held,
     at: Nanos,
     found: Option<Finding>,
-    /// A node had no room for all keys: then counters need not be equal.
-    evicted: bool,
+    /// Nodes have no room for all keys: what they evict begins anew, each node at a count of its own. That a full one went
+    /// is not even counted.
+    crowded: bool,
     /// From when until when they have to agree, since the start of the workload: then they are asked once more.
     span: (Nanos, Nanos),
 }
@@ -45,7 +46,8 @@ impl<'s> Agreement<'s> {
         let ticks = scenario.nodes.gossip_interval.times(AGREE_WITHIN_TICKS);
         let until = scenario.duration.plus(scenario.settle);
         let from = scenario.duration.plus(Nanos::from_millis(QUIET_AFTER)).plus(ticks);
-        Self { scenario, held: Held::new(), at: Nanos::ZERO, found: None, evicted: false, span: (from, until) }
+        let crowded = scenario.keys.len() > scenario.nodes.max_keys;
+        Self { scenario, held: Held::new(), at: Nanos::ZERO, found: None, crowded, span: (from, until) }
     }
 
     fn complain(&mut self, (limit, key): (LimitIndex, KeyIndex), what: String) {
@@ -57,7 +59,7 @@ impl<'s> Agreement<'s> {
     /// Compares all that was said of one key at one moment.
     fn compare(&mut self) {
         let held = std::mem::take(&mut self.held);
-        if self.found.is_some() || self.evicted || self.at < self.span.0 || self.at >= self.span.1 {
+        if self.found.is_some() || self.crowded || self.at < self.span.0 || self.at >= self.span.1 {
             return;
         }
         for ((limit, key, node), counters) in &held {
@@ -84,23 +86,16 @@ impl Agreement<'_> {
     }
 
     fn look(&mut self, seen: &Observation<'_>) {
-        match seen {
-            Observation::Known { at, node, limit, key, explanation } => {
-                if *at != self.at {
-                    self.compare();
-                    self.at = *at;
-                }
-                let Some(known) = explanation else { return };
-                let counter = |r: &spillgate_core::view::ReplicaCount| {
-                    ((r.replica.node.to_string(), r.replica.incarnation), r.granted)
-                };
-                let counters = known.replicas.iter().map(counter).collect();
-                self.held.insert((*limit, *key, *node), counters);
-            }
-            // what is evicted begins anew, each node at a count of its own
-            Observation::Table { evictions, .. } if *evictions > 0 => self.evicted = true,
-            _ => {}
+        let Observation::Known { at, node, limit, key, explanation } = *seen else { return };
+        if at != self.at {
+            self.compare();
+            self.at = at;
         }
+        let Some(known) = explanation else { return };
+        let counter =
+            |r: &spillgate_core::view::ReplicaCount| ((r.replica.node.to_string(), r.replica.incarnation), r.granted);
+        let counters = known.replicas.iter().map(counter).collect();
+        self.held.insert((limit, key, node), counters);
     }
 }
 
