@@ -22,6 +22,9 @@ pub struct Fault {
     pub not_causal: bool,
     /// A node claims weight for demand that nobody has heard of.
     pub fresh_demand: bool,
+    /// Not a fault but another rule, which is not built: see `ACCURACY.md`. A node says how far it may go and goes no
+    /// further than all have confirmed to have heard; whatever the others have said counts as spent.
+    pub promises: bool,
 }
 
 /// A limit and how many share it.
@@ -64,6 +67,8 @@ impl Law {
 struct Version<const N: usize> {
     granted: i64,
     demand: u8,
+    /// Where promises rule: up to how many tokens it may grant.
+    promised: i64,
     /// Which version of each node it had heard, and which one that node had said to be heard by all.
     heard: [u8; N],
     heard_common: [u8; N],
@@ -87,6 +92,8 @@ pub enum Act {
     Grant(usize, i64),
     /// So much is asked of a node.
     Ask(usize, u8),
+    /// A node promises to go no further than its share of what nobody else has promised.
+    Promise(usize),
     /// From, to, version; or of it the confirmations alone.
     Deliver(usize, usize, usize),
     DeliverConfirmation(usize, usize, usize),
@@ -109,12 +116,29 @@ impl<const N: usize> State<N> {
     /// A full bucket of which nobody has heard, and which demand all know of each other.
     pub fn new(law: &Law, demands: [u8; N], refills: u32, changes: u32) -> Self {
         let node = |i: usize| Node {
-            versions: vec![Version { granted: 0, demand: demands[i], heard: [0; N], heard_common: [0; N], common: 0 }],
+            versions: vec![Version {
+                granted: 0,
+                demand: demands[i],
+                promised: 0,
+                heard: [0; N],
+                heard_common: [0; N],
+                common: 0,
+            }],
             level: law.burst(),
             confirmed: [0; N],
             confirmed_common: [0; N],
         };
         Self { nodes: std::array::from_fn(node), truth: law.burst(), refills, changes }
+    }
+
+    /// Tokens granted by all.
+    pub fn granted(&self) -> i64 {
+        (0..N).map(|i| self.present(i).granted).sum()
+    }
+
+    /// How often node `i` has promised anything.
+    pub fn promises(&self, i: usize) -> usize {
+        self.nodes[i].versions.windows(2).filter(|v| v[0].promised != v[1].promised).count()
     }
 
     /// Tokens granted beyond what there was.
@@ -142,8 +166,22 @@ impl<const N: usize> State<N> {
         let others =
             (0..N).filter(|j| *j != i).map(|j| f64::from(self.nodes[j].versions[usize::from(present.heard[j])].demand));
         let weight = stability::weight(f64::from(own), others.sum(), &law.outlook);
+        if law.fault.promises {
+            let common = usize::from(Self::least(&node.confirmed, i));
+            let told = node.versions[common..].iter().map(|v| v.promised).min().unwrap_or(0);
+            return (told - present.granted).min(self.left(i)).max(0);
+        }
         let window = stability::allowance(&law.rule, &law.outlook, weight, node.level as f64, unacked, 1.0);
         ((window - unacked).floor() as i64).min(node.level).max(0)
+    }
+
+    /// What node `i` knows to be left when all have granted all that they have promised.
+    fn left(&self, i: usize) -> i64 {
+        let unspent = |j: usize| {
+            let heard = &self.nodes[j].versions[usize::from(self.present(i).heard[j])];
+            (heard.promised - heard.granted).max(0)
+        };
+        self.nodes[i].level - (0..N).filter(|j| *j != i).map(unspent).sum::<i64>()
     }
 
     /// Does it; says whether anything has changed.
@@ -161,6 +199,15 @@ impl<const N: usize> State<N> {
                 self.changes -= 1;
                 self.nodes[i].versions.push(next);
                 true
+            }
+            Act::Promise(i) => {
+                let share = self.left(i).max(0) / i64::try_from(N).expect("few");
+                let present = *self.present(i);
+                let next = Version { promised: present.granted + share.max(1), ..present };
+                if next.promised != present.promised {
+                    self.nodes[i].versions.push(next);
+                }
+                next.promised != present.promised
             }
             Act::Refill => {
                 self.refills -= 1;
@@ -207,7 +254,7 @@ impl<const N: usize> State<N> {
             let heard = (0..N).filter(|j| *j != i).map(|j| self.present(j).heard[i]).min().unwrap_or(0);
             for (v, version) in node.versions.iter().enumerate() {
                 if v < usize::from(heard) {
-                    (version.granted, version.demand).hash(&mut hasher);
+                    (version.granted, version.demand, version.promised).hash(&mut hasher);
                 } else {
                     version.hash(&mut hasher);
                 }
