@@ -26,6 +26,8 @@
 //! - a node has weight only once all it knows count it in, and count the same members as it does: of two joiners that have
 //!   not met, each would have taken weight that the other has (`gossip::Links::judge`).
 //!
+//! What is proved, searched and refuted of it stands in `ACCURACY.md`, beside `src`.
+//!
 //! **Silence.** A peer not heard of for the stale time, or that says that it does not hear this node, is silent: each side
 //! goes on by itself, at the weights that both knew. The bucket is charged the silent's part of the rate, a little ahead of
 //! time, and own charges that only they have not confirmed leave the window at this node's part. When they speak again they
@@ -246,9 +248,10 @@ pub fn allowance(rule: &Rule, outlook: &Outlook, weight: f64, level: f64, unacke
 
 /// The most that could have been admitted beyond the limit, cluster-wide, in tokens, by all that this node knows at `now`.
 ///
-/// Nobody is over by more than what others granted that it does not know of, by lemma 1 of the accuracy page.
+/// Nobody is over by more than what others granted that it does not know of (`ACCURACY.md`, 1 and 2).
 ///
-/// - `strict` and `bounded` let nobody grant more than its window unheard, in a silence too: 0, and the slack. But where
+/// - `strict` and `bounded` let nobody grant more than its window unheard, in a silence too: 0, and the slack. From three
+///   nodes on that is what simulated networks keep to, not the worst there is: see `ACCURACY.md`, Refuted. But where
 ///   `on_partition = continue` lets each side run the whole limit, whoever is apart may have granted what follows.
 /// - `gossip`: each peer may have granted a whole capacity, and what was refilled since the time up to which all is known
 ///   that it granted. So the bound is small while news flows, and grows with each second for which a peer is silent.
