@@ -117,7 +117,7 @@ impl Control for Steward {
 
     fn metrics(&self) -> String {
         self.metrics.render(&Sample {
-            tallies: self.driver.node().tallies(),
+            tallies: self.driver.node().tallies(self.driver.now().at),
             peers: self.driver.peers(),
             evictions: self.driver.node().evictions(),
             bytes: (self.traffic.sent.load(Relaxed), self.traffic.received.load(Relaxed)),

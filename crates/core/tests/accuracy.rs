@@ -69,7 +69,7 @@ fn runs(accuracy: Accuracy) -> impl Iterator<Item = (Run, f64)> {
     })
 }
 
-/// The conjecture of `stability::bound`: kappa 1, no slack, confirmations of level 2.
+/// kappa 1, no slack, confirmations of level 2: over only where news is late in the worst order, see `chain.rs`.
 #[test]
 fn strict_never_admits_a_token_too_many() {
     for (run, least) in runs(Accuracy::Strict) {

@@ -103,7 +103,7 @@ fn what_can_never_be_granted_is_no_demand_and_no_key() {
     assert_eq!((node.len(), node.evictions()), (MAX_KEYS, 0));
     let explained = node.explain(LimitRef::Named("api"), "known1", now(1000)).expect("a rule").expect("known");
     assert!(explained.demand < 1.0, "{explained:?}");
-    let (_, tally, _) = node.tallies().into_iter().find(|(name, ..)| name == "api").expect("configured");
+    let (_, tally, _) = node.tallies(Nanos::ZERO).into_iter().find(|(name, ..)| name == "api").expect("configured");
     assert_eq!((tally.allowed, tally.denied), (MAX_KEYS as u64, [0, 0, 0, 4]));
 }
 
@@ -118,7 +118,7 @@ fn a_refused_batch_counts_what_was_at_fault_alone() {
     assert_eq!(decisions.iter().map(|d| d.remaining).collect::<Vec<_>>(), [99, 100, 99]);
     let hour = Nanos::from_secs(3600).since(Nanos::from_millis(1));
     assert_eq!(decisions.iter().map(|d| d.reset_after).collect::<Vec<_>>(), [hour, Nanos::ZERO, hour]);
-    let (_, tally, _) = node.tallies().into_iter().find(|(name, ..)| name == "api").expect("configured");
+    let (_, tally, _) = node.tallies(Nanos::ZERO).into_iter().find(|(name, ..)| name == "api").expect("configured");
     assert_eq!((tally.allowed, tally.denied), (MAX_KEYS as u64, [1, 0, 0, 0]));
 }
 

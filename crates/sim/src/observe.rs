@@ -246,6 +246,8 @@ pub enum Observation<'a> {
         limit: LimitIndex,
         /// How many tokens.
         tokens: f64,
+        /// How many more each second, as long as nothing is heard.
+        growth: f64,
     },
     /// What a node knows of a key that is watched.
     Known {

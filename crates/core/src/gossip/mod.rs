@@ -87,6 +87,8 @@ pub struct Links {
     places: HashTable<usize>,
     /// What the live ones came to when all were looked at, and since.
     joint: Joint,
+    /// What the peers may have granted that is not known here, as of the last round.
+    unheard: Unheard,
     own: ReplicaId,
     pace: Pace,
     /// Of all replicas that count, this one included: equal where two nodes count the same ones.
@@ -102,6 +104,17 @@ pub struct Silent {
     pub dead: bool,
     /// From when on it may have gone on by itself, and nothing of that is known.
     pub since: Nanos,
+}
+
+/// What the peers may have granted that is not known here.
+#[derive(Clone, Copy, Debug, Default)]
+struct Unheard {
+    /// Up to when all is known that they granted, on average.
+    known: Nanos,
+    /// Peers that went on by themselves, or may have, and have not told all of it.
+    apart: u32,
+    /// The same of these.
+    apart_known: Nanos,
 }
 
 impl Links {
@@ -126,6 +139,7 @@ impl Links {
             retold: Vec::new(),
             places: HashTable::new(),
             joint: Joint::NONE,
+            unheard: Unheard::default(),
             own,
             pace,
         }
@@ -305,6 +319,7 @@ impl Links {
             }
         }
         self.admitted |= self.is_counted_in() || (!self.patient && self.peers.is_empty());
+        self.note_unheard(now);
         forgotten
     }
 
@@ -440,7 +455,29 @@ impl Links {
             stable,
             silent: self.joint.silent,
             settle: round_trip.plus(self.pace.interval.times(2)),
+            known: self.unheard.known,
+            apart: self.unheard.apart,
+            apart_known: self.unheard.apart_known,
         }
+    }
+
+    /// Looks up to when all is known that the peers granted.
+    fn note_unheard(&mut self, now: Nanos) {
+        let (mut known, mut apart_known, mut apart) = (0u128, 0u128, 0u32);
+        for peer in &mut self.peers {
+            if peer.goes_on() {
+                peer.apart_at = Some(now);
+            }
+            // what it granted since its last round it has not told
+            let up_to = u128::from(peer.known.since(self.pace.interval).0);
+            known += up_to;
+            if peer.apart_at.is_some_and(|at| at >= peer.known) {
+                (apart, apart_known) = (apart + 1, apart_known + up_to);
+            }
+        }
+        let mean = |sum: u128, of: usize| u64::try_from(sum / of.max(1) as u128).map_or(Nanos::MAX, Nanos);
+        self.unheard =
+            Unheard { known: mean(known, self.peers.len()), apart, apart_known: mean(apart_known, apart as usize) };
     }
 
     /// Peers that go on without this node's confirmation, or may: the silent, and those that have not ended their own

@@ -90,6 +90,10 @@ pub struct Peer {
     pub heard: Nanos,
     /// When the newest frame was sent that it has confirmed: it heard this node after that.
     pub heard_us: Nanos,
+    /// Up to when all is known here that it granted, but for what it had still to tell in its next round.
+    pub known: Nanos,
+    /// When it was last seen to go on by itself, or might have.
+    pub apart_at: Option<Nanos>,
     /// Whether it was ever heard.
     pub spoke: bool,
     /// Whether other peers count it and this node has not met it yet.
@@ -136,6 +140,8 @@ pub struct Peer {
     /// When frames were sent, with their numbers: also of those that were given up for lost, since on a slow path that is
     /// where the round trip is learnt.
     sent_times: VecDeque<(u64, Nanos)>,
+    /// The newest frame that it has confirmed, and when that was sent.
+    confirmed_sent: (u64, Nanos),
     backlog: Backlog,
     budget: Budget,
     synced: bool,
@@ -163,6 +169,8 @@ impl Peer {
             dead: false,
             heard: now,
             heard_us: now,
+            known: now,
+            apart_at: None,
             spoke: false,
             hearsay: false,
             includes_us: false,
@@ -188,6 +196,7 @@ impl Peer {
             in_flight: VecDeque::new(),
             no_keys: Arc::from([]),
             sent_times: VecDeque::new(),
+            confirmed_sent: (0, now),
             backlog: Backlog::Everything(tick),
             budget: Budget::new(),
             synced: false,
@@ -474,6 +483,10 @@ impl Peer {
         let (mut members_told, said_from) = (self.members_told, self.members_said.1);
         let mut anew_said = self.anew_said;
         let sample = self.sample(ack, now);
+        if all_known && self.confirmed_sent.0 == ack.high {
+            // it spoke after hearing that frame, and all that it had told by then is known here
+            self.known = self.known.max(self.confirmed_sent.1);
+        }
         self.supersede(&got);
         let (mut arrived, mut lost_bytes) = (0, 0);
         let mut heard_us = self.heard_us;
@@ -518,6 +531,7 @@ impl Peer {
             self.sent_times.pop_front();
         }
         let (_, at) = self.sent_times.pop_front_if(|(seq, _)| *seq == ack.high)?;
+        self.confirmed_sent = (ack.high, at);
         Some(now.since(at).since(Nanos(ack.delay_us.saturating_mul(1000))))
     }
 

@@ -174,7 +174,7 @@ impl Node {
     /// Counts by limit, each with the bound that its rule states now: name, tally, bound in tokens; not a number where the
     /// limit is not configured (any more).
     #[must_use]
-    pub fn tallies(&self) -> Vec<(String, Tally, f64)> {
+    pub fn tallies(&self, now: Nanos) -> Vec<(String, Tally, f64)> {
         let catalog = Arc::clone(&self.catalog.read());
         let mut sums = vec![Tally::default(); catalog.tally_names().len()];
         for shard in &self.shards {
@@ -194,7 +194,8 @@ impl Node {
             }
         }
         let outlook = self.outlook.load();
-        let bound = |name: &str| catalog.limits.find(name).map_or(f64::NAN, |l| stability::bound(l.rule(), &outlook));
+        let bound =
+            |name: &str| catalog.limits.find(name).map_or(f64::NAN, |l| stability::bound(l.rule(), &outlook, now));
         let names = catalog.tally_names();
         names.iter().zip(sums).map(|(name, sum)| (name.clone(), sum, bound(name))).collect()
     }

@@ -202,7 +202,7 @@ impl Node {
             allowance: window.allowance,
             weight: window.weight,
             demand,
-            bound: stability::bound(&entry.rule, &outlook),
+            bound: stability::bound(&entry.rule, &outlook, now.at),
             window: entry.meter.window(),
             replicas,
         }))

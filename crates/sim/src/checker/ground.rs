@@ -46,8 +46,6 @@ pub(super) struct Ground<'s> {
     pub evicting: BTreeSet<Endpoint>,
     /// When each process was started that runs.
     started_at: BTreeMap<Endpoint, Nanos>,
-    /// Whether any link or node ever was in trouble.
-    pub troubled: bool,
     /// Whether any membership called a peer dead.
     pub any_dead: bool,
     void: bool,
@@ -66,7 +64,6 @@ impl<'s> Ground<'s> {
             crashed: 0,
             evicting: BTreeSet::new(),
             started_at: BTreeMap::new(),
-            troubled: false,
             any_dead: false,
             void: false,
         }
@@ -130,7 +127,6 @@ impl<'s> Ground<'s> {
     fn trouble(&mut self, at: Nanos, more: bool) {
         self.disturbed = at;
         if more {
-            self.troubled = true;
             self.since = if self.troubles == 0 { at } else { self.since };
             self.troubles += 1;
         } else {
@@ -156,11 +152,16 @@ impl<'s> Ground<'s> {
     pub fn holds_for(&mut self, rule: &Rule, at: Nanos) -> bool {
         use spillgate_core::limit::OnPartition;
         let split = rule.spec().on_partition == OnPartition::Continue && self.any_dead;
+        !split && self.bounds_hold_for(rule, at)
+    }
+
+    /// Whether what nodes state of this rule does: that speaks of sides that each run the whole limit, too.
+    pub fn bounds_hold_for(&mut self, rule: &Rule, at: Nanos) -> bool {
         // nodes whose wall clocks differ are in different windows, each within its own
         let apart = rule.algorithm().windowed() && clocks_differ(self.scenario);
         // what a node evicts though it held information is gone: a limit on memory goes before one on a key
         let forgetful = !self.evicting.is_empty();
-        !split && !apart && !forgetful && self.holds(at)
+        !apart && !forgetful && self.holds(at)
     }
 
     /// Whether nothing is wrong with links and nodes, but for processes that are gone for good.

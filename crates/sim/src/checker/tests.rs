@@ -80,7 +80,7 @@ fn no_promise_holds_once_live_peers_are_taken_for_lost() {
 fn a_stated_bound_below_the_truth_is_found() {
     let scenario = scenario(PLAIN);
     let over = granted(50, 104);
-    let state = |ms, tokens| Observation::Bound { at: Nanos::from_millis(ms), node: 0, limit: 0, tokens };
+    let state = |ms, tokens| Observation::Bound { at: Nanos::from_millis(ms), node: 0, limit: 0, tokens, growth: 0.0 };
     let seen = [state(0, 4.0), Observation::Decided(&over), state(100, 1.0)];
     assert_eq!(names(&find(&scenario, "gossip", &seen)), [""; 0]);
     let seen = [state(0, 3.0), Observation::Decided(&over), state(100, 1.0)];
@@ -215,5 +215,74 @@ for = '500ms'
     for name in ["strict", "bounded", "gossip"] {
         let result = run(&scenario, strategy::find(name).expect("it exists"), 3);
         assert_eq!(result.violations, [], "{name}");
+    }
+}
+
+/// Passes on half of what nodes state.
+struct Halved<'s>(Box<dyn Checker + 's>);
+
+impl Checker for Halved<'_> {
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+
+    fn observe(&mut self, seen: &Observation<'_>) {
+        match *seen {
+            Observation::Bound { at, node, limit, tokens, growth } => {
+                self.0.observe(&Observation::Bound { at, node, limit, tokens: tokens / 2.0, growth: growth / 2.0 });
+            }
+            _ => self.0.observe(seen),
+        }
+    }
+
+    fn at_end(&mut self, stage: &Stage<'_>) -> Option<Finding> {
+        self.0.at_end(stage)
+    }
+}
+
+/// Where the sides of a partition do not share, the bound is never below the truth, and not twice what it must be.
+#[test]
+fn the_bound_stated_in_a_silence_covers_the_truth_and_half_of_it_does_not() {
+    let text = |on_partition: &str| {
+        format!(
+            "
+duration = '6s'
+[nodes]
+count = 2
+[network]
+latency = '2ms'
+[[limit]]
+rate = '500/s'
+burst = 200
+on_partition = '{on_partition}'
+[[workload]]
+load = 3
+[[event]]
+at = '1s'
+kind = 'partition'
+sides = [['n1'], ['n2']]
+for = '3s'
+"
+        )
+    };
+    for (name, on_partition) in [("gossip", "share"), ("strict", "continue"), ("bounded", "continue")] {
+        let (scenario, strategy) = (scenario(&text(on_partition)), strategy::find(name).expect("it exists"));
+        for halved in [false, true] {
+            let wrap = |checker: Box<dyn Checker>| -> Box<dyn Checker> {
+                if halved { Box::new(Halved(checker)) } else { checker }
+            };
+            let checkers = all(&scenario, name).into_iter().map(wrap).collect();
+            let options = crate::run::Options { checkers, observers: Vec::new() };
+            let result = (strategy.run)(strategy.name, &scenario, 1, options);
+            let found: Vec<_> = result.violations.iter().map(|v| v.checker.as_str()).collect();
+            let most = result.measures.value("bound_max");
+            let over = result.measures.value("overshoot");
+            assert_eq!(
+                found,
+                if halved { vec!["live-bound"] } else { vec![] },
+                "{name}: {over:?} of {most:?}: {:?}",
+                result.violations
+            );
+        }
     }
 }

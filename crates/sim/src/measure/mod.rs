@@ -4,6 +4,7 @@
 mod durations;
 mod excess;
 mod results;
+mod stated;
 mod timeline;
 
 use std::collections::BTreeSet;
@@ -13,6 +14,7 @@ use spillgate_core::time::{Nanos, Now};
 pub use durations::{Durations, Spread};
 pub use excess::Excess;
 pub use results::{KeyClass, LimitMeasures, Measures, NAMES, Volume};
+pub use stated::{Stated, Uncovered};
 pub use timeline::{Slice, Span, slice_length};
 
 use crate::bucket::Buckets;
@@ -56,18 +58,6 @@ impl Uptime {
         self.seconds += f64::from(self.running) * at.since(self.since).as_secs_f64();
         self.since = at;
     }
-}
-
-/// What nodes state, sample by sample.
-#[derive(Clone, Debug, Default)]
-struct Stated {
-    at: Nanos,
-    /// The most of this sample, and of the one before.
-    present: f64,
-    before: f64,
-    /// The most that the truth was over since the sample before.
-    over: f64,
-    any: bool,
 }
 
 /// Measures a run as it goes, without keeping its decisions: in room for each key that was asked for.
@@ -126,7 +116,7 @@ impl<'s> Measure<'s> {
             Observation::Decided(decided) => self.decided(decided),
             Observation::Sent { bytes, .. } => self.measures.traffic.add(*bytes as u64),
             Observation::Converged { took, .. } => self.convergence.add(*took),
-            Observation::Bound { at, limit, tokens, .. } => self.bound(*at, *limit, *tokens),
+            Observation::Bound { at, limit, tokens, growth, .. } => self.bound(*at, *limit, *tokens, *growth),
             Observation::Links { .. } => self.spans.note(self.scenario, seen),
             Observation::Fault { at, fault } => {
                 self.spans.note(self.scenario, seen);
@@ -190,8 +180,7 @@ impl<'s> Measure<'s> {
         if let Some(node) = self.served.get_mut(request.node) {
             node.admitted += request.cost;
         }
-        let stated = &mut self.stated[request.limit];
-        stated.over = stated.over.max(over);
+        self.stated[request.limit].admitted(*at, request.key, over);
         let slice = self.slice(request.limit, *at);
         slice.admitted += request.cost;
         slice.overshoot = slice.overshoot.max(over);
@@ -209,29 +198,18 @@ impl<'s> Measure<'s> {
         limit.overshoot_percent = limit.overshoot_percent.max(100.0 * over / rule.capacity() as f64);
     }
 
-    fn bound(&mut self, at: Nanos, limit: LimitIndex, tokens: f64) {
-        if self.stated[limit].at != at || !self.stated[limit].any {
-            self.compare(limit);
-            let stated = &mut self.stated[limit];
-            let before = stated.present;
-            *stated = Stated { at, present: 0.0, before, over: 0.0, any: true };
-        }
-        let stated = &mut self.stated[limit];
-        stated.present = stated.present.max(tokens);
+    fn bound(&mut self, at: Nanos, limit: LimitIndex, tokens: f64, growth: f64) {
+        let uncovered = self.stated[limit].state(at, tokens, growth);
+        self.exceeded(limit, uncovered);
         let measured = &mut self.measures.limits[limit];
         measured.bound_max = measured.bound_max.max(tokens);
         let slice = self.slice(limit, at);
         slice.bound = slice.bound.max(tokens);
     }
 
-    /// What was over since the sample before the last is held against the more of what the two stated.
-    fn compare(&mut self, limit: LimitIndex) {
-        let stated = &self.stated[limit];
-        if stated.any {
-            let above = stated.over - stated.present.max(stated.before);
-            let exceeded = &mut self.measures.limits[limit].bound_exceeded;
-            *exceeded = exceeded.max(above);
-        }
+    fn exceeded(&mut self, limit: LimitIndex, uncovered: Option<Uncovered>) {
+        let exceeded = &mut self.measures.limits[limit].bound_exceeded;
+        *exceeded = exceeded.max(uncovered.map_or(0.0, |worst| worst.over - worst.stated));
     }
 
     fn account(&mut self, limit: LimitIndex, key: KeyIndex) -> &mut Account {
@@ -257,7 +235,8 @@ impl<'s> Measure<'s> {
         let end = self.scenario.end().since(self.scenario.start());
         self.uptime.until(end);
         for limit in 0..self.stated.len() {
-            self.compare(limit);
+            let uncovered = self.stated[limit].uncovered();
+            self.exceeded(limit, uncovered);
             self.classify(limit);
             // plots of one scenario are equally long, whatever was still seen at the end
             let last = Nanos(end.0.saturating_sub(1));

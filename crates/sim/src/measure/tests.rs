@@ -86,6 +86,7 @@ fn the_truth_is_held_against_what_was_stated_around_it() {
                 node,
                 limit: 0,
                 tokens: tokens - node as f64,
+                growth: 0.0,
             });
         }
     };

@@ -177,11 +177,12 @@ impl Strategy for Spillgate {
         let scenario = world.scenario();
         for (node, replica) in self.replicas.iter().enumerate() {
             let Some(replica) = replica else { continue };
-            let outlook = replica.node.outlook();
+            let (outlook, now) = (replica.node.outlook(), world.clock(node).at);
             for (limit, spec) in scenario.limits.iter().enumerate() {
                 if let Some(own) = self.limits.find(spec.name()) {
-                    let tokens = stability::bound(own.rule(), &outlook);
-                    world.observe(&Observation::Bound { at, node, limit, tokens });
+                    let [tokens, later] =
+                        [now, now.plus(Nanos::SECOND)].map(|at| stability::bound(own.rule(), &outlook, at));
+                    world.observe(&Observation::Bound { at, node, limit, tokens, growth: later - tokens });
                 }
             }
             for took in replica.node.take_converged() {

@@ -237,7 +237,7 @@ fn a_batch_that_one_refuses_charges_nothing_unless_that_one_is_a_dry_run() {
     assert_eq!([decisions[0].allowed, decisions[1].allowed], [false, false]);
     let reasons: Vec<_> = decisions.iter().map(|d| d.reason).collect();
     assert_eq!(reasons, [Some(Reason::OverLimit), None]);
-    assert_eq!(other.tallies().iter().map(|t| t.1.allowed).sum::<u64>(), 0);
+    assert_eq!(other.tallies(Nanos::ZERO).iter().map(|t| t.1.allowed).sum::<u64>(), 0);
     let decisions = take(words(true, false));
     assert_eq!([decisions[0].allowed, decisions[1].allowed], [true, true]);
     let granted = other.explain(LimitRef::Named("api"), "k", Now::default()).unwrap().unwrap();
