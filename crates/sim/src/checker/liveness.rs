@@ -7,7 +7,9 @@
 //! peers confirm, at least `EVEN_PART / n` but, after quiet, about 1/n: with `SHARE_SMALL` tokens a node left no node
 //! is refused for want of confirmation either. Not held against anybody are clusters with links or nodes still broken, or
 //! `deny` while a crashed peer is awaited. Nor is a refusal for a partition: with a peer silent, a node that nobody asks
-//! keeps 1/n of `EVEN_PART`, and charges that only the silent has not confirmed leave its window at that pace.
+//! keeps 1/n of `EVEN_PART`, and charges that only the silent has not confirmed leave its window at that pace. And nothing
+//! is held against nodes that have no room for all keys: whoever evicts a key takes back no demand that it told of it, and
+//! the others leave it that weight.
 
 use spillgate_core::limit::OnPartition;
 use spillgate_core::stability::SHARE_SMALL;
@@ -50,7 +52,7 @@ impl<'s> Liveness<'s> {
         };
         let missing = !self.ground.nobody_missing();
         let excused = !self.ground.whole()
-            || self.ground.evicting.contains(&request.node)
+            || scenario.keys.len() > scenario.nodes.max_keys
             || missing && rule.spec().on_partition == OnPartition::Deny;
         let settled = self.settling.is_some_and(|settling| quiet >= settling);
         let enough = match verdict.reason {
