@@ -330,11 +330,11 @@ impl Entry {
         let kept = self.restored && !from.witness;
         let news = self.news_or(now.at, totals);
         let (mut reported_lacks, mut known_lacks) = (0u64, 0u64);
-        let (mut told_own, mut told_before) = (news.base, false);
+        let (mut told_own, mut told_before) = (0, false);
         for count in counts {
             let slot = from.slots.get(usize::from(count.replica)).copied().flatten();
             if slot == Some(Slot::OWN) {
-                told_own = told_own.max(count.granted);
+                told_own = told_own.max(count.granted.min(news.granted));
                 continue;
             }
             let known = slot.map_or(0, |slot| news.counted(slot).0);
@@ -358,7 +358,9 @@ impl Entry {
         for peer in news.peers.iter().filter(|p| !reported_of(p)) {
             reported_lacks = reported_lacks.saturating_add(peer.said.fresh);
         }
-        reported_lacks = reported_lacks.saturating_add(news.granted.saturating_sub(told_own));
+        // the baseline moves with the window, whatever was heard of the one before
+        let own = (news.granted - told_own).min(news.fresh().saturating_add(news.previous));
+        reported_lacks = reported_lacks.saturating_add(own);
         if kept && !told_before {
             reported_lacks = reported_lacks.saturating_add(news.unheard_before);
         }
@@ -422,11 +424,16 @@ impl Entry {
         // never into debt: nothing is granted there anyway, and the true bucket is not below empty either. Where only some
         // links are cut the others spend what a silent peer does not, and the debt would only grow.
         self.note_level(now);
-        let assumed = assumed.min(self.level(now).tokens().max(0.0));
+        let charged = assumed.min(self.level(now).tokens().max(0.0));
+        // plain gossip has no windows: nothing can be held in one, nor be spent at another time than assumed
+        let (credit, holdable) = match self.rule.spec().accuracy {
+            Accuracy::Gossip => (assumed, 0.0),
+            _ => (charged, parts.min(1.0) * stability::most_to_share(&self.rule, &outlook)),
+        };
         if let Some(news) = &mut self.news {
-            news.note_assumed(assumed, parts.min(1.0) * stability::most_to_share(&self.rule, &outlook));
+            news.note_assumed(credit, holdable);
         }
-        self.meter.charge_fraction(&self.rule, now, assumed);
+        self.meter.charge_fraction(&self.rule, now, charged);
     }
 
     /// While peers are silent: notes how much is left, before it changes.
