@@ -424,16 +424,11 @@ impl Entry {
         // never into debt: nothing is granted there anyway, and the true bucket is not below empty either. Where only some
         // links are cut the others spend what a silent peer does not, and the debt would only grow.
         self.note_level(now);
-        let charged = assumed.min(self.level(now).tokens().max(0.0));
-        // plain gossip has no windows: nothing can be held in one, nor be spent at another time than assumed
-        let (credit, holdable) = match self.rule.spec().accuracy {
-            Accuracy::Gossip => (assumed, 0.0),
-            _ => (charged, parts.min(1.0) * stability::most_to_share(&self.rule, &outlook)),
-        };
+        let assumed = assumed.min(self.level(now).tokens().max(0.0));
         if let Some(news) = &mut self.news {
-            news.note_assumed(credit, holdable);
+            news.note_assumed(assumed, parts.min(1.0) * stability::most_to_share(&self.rule, &outlook));
         }
-        self.meter.charge_fraction(&self.rule, now, charged);
+        self.meter.charge_fraction(&self.rule, now, assumed);
     }
 
     /// While peers are silent: notes how much is left, before it changes.

@@ -111,7 +111,8 @@ impl<const N: usize> Space<N> {
                     if most == 0 {
                         continue;
                     }
-                    let tokens = if random.index(4) == 0 { 1 + random.index(most as usize).cast_signed() as i64 } else { most };
+                    let tokens =
+                        if random.index(4) == 0 { 1 + random.index(most as usize).cast_signed() as i64 } else { most };
                     Act::Grant(i, tokens)
                 }
                 3 if state.refills > 0 && random.index(4) == 0 => Act::Refill,

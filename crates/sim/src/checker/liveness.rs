@@ -9,7 +9,8 @@
 //! `deny` while a crashed peer is awaited. Nor is a refusal for a partition: with a peer silent, a node that nobody asks
 //! keeps 1/n of `EVEN_PART`, and charges that only the silent has not confirmed leave its window at that pace. And nothing
 //! is held against nodes that have no room for all keys: whoever evicts a key takes back no demand that it told of it, and
-//! the others leave it that weight.
+//! the others leave it that weight. Plain gossip is asked only where news always came: it assumes nothing of the silent, so
+//! that all they spent is charged at once when they are heard again, to a bucket that has lost its refill by being full.
 
 use spillgate_core::limit::OnPartition;
 use spillgate_core::stability::SHARE_SMALL;
@@ -25,6 +26,9 @@ use crate::world::Stage;
 pub(super) struct Liveness<'s> {
     ground: Ground<'s>,
     settling: Option<Nanos>,
+    gossip: bool,
+    /// Whether any link or node ever was in trouble.
+    troubled: bool,
     /// When the last charge of the workload, or the last fault, was.
     quiet_since: Nanos,
     probing: bool,
@@ -33,10 +37,20 @@ pub(super) struct Liveness<'s> {
 }
 
 impl<'s> Liveness<'s> {
-    pub fn new(scenario: &'s Scenario) -> Self {
+    pub fn new(scenario: &'s Scenario, strategy: &str) -> Self {
         let ground = Ground::new(scenario);
         let (settling, excess) = (ground.settling(), ByKey::new(scenario));
-        Self { ground, settling, quiet_since: Nanos::ZERO, probing: false, excess, found: None }
+        let gossip = strategy == "gossip";
+        Self {
+            ground,
+            settling,
+            gossip,
+            troubled: false,
+            quiet_since: Nanos::ZERO,
+            probing: false,
+            excess,
+            found: None,
+        }
     }
 
     fn refused(&mut self, Decided { at, request, verdict }: &Decided) {
@@ -52,6 +66,7 @@ impl<'s> Liveness<'s> {
         };
         let missing = !self.ground.nobody_missing();
         let excused = !self.ground.whole()
+            || self.gossip && self.troubled
             || scenario.keys.len() > scenario.nodes.max_keys
             || missing && rule.spec().on_partition == OnPartition::Deny;
         let settled = self.settling.is_some_and(|settling| quiet >= settling);
@@ -76,6 +91,7 @@ impl Checker for Liveness<'_> {
 
     fn observe(&mut self, seen: &Observation<'_>) {
         self.ground.note(seen);
+        self.troubled |= !self.ground.whole();
         self.probing |= matches!(seen, Observation::Probed(_));
         if !self.probing {
             self.quiet_since = self.ground.quiet_since();

@@ -94,7 +94,7 @@ pub fn all<'s>(scenario: &'s Scenario, strategy: &str) -> Vec<Box<dyn Checker + 
         Box::new(live_bound::LiveBound::new(scenario, strategy)),
         Box::new(growth::Growth::new(scenario)),
         Box::new(agreement::Agreement::new(scenario)),
-        Box::new(liveness::Liveness::new(scenario)),
+        Box::new(liveness::Liveness::new(scenario, strategy)),
         Box::new(memory::Memory::new(scenario)),
     ]
 }
