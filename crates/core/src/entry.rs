@@ -330,11 +330,11 @@ impl Entry {
         let kept = self.restored && !from.witness;
         let news = self.news_or(now.at, totals);
         let (mut reported_lacks, mut known_lacks) = (0u64, 0u64);
-        let (mut told_own, mut told_before) = (news.base, false);
+        let (mut told_own, mut told_before) = (0, false);
         for count in counts {
             let slot = from.slots.get(usize::from(count.replica)).copied().flatten();
             if slot == Some(Slot::OWN) {
-                told_own = told_own.max(count.granted);
+                told_own = told_own.max(count.granted.min(news.granted));
                 continue;
             }
             let known = slot.map_or(0, |slot| news.counted(slot).0);
@@ -358,7 +358,9 @@ impl Entry {
         for peer in news.peers.iter().filter(|p| !reported_of(p)) {
             reported_lacks = reported_lacks.saturating_add(peer.said.fresh);
         }
-        reported_lacks = reported_lacks.saturating_add(news.granted.saturating_sub(told_own));
+        // the baseline moves with the window, whatever was heard of the one before
+        let own = (news.granted - told_own).min(news.fresh().saturating_add(news.previous));
+        reported_lacks = reported_lacks.saturating_add(own);
         if kept && !told_before {
             reported_lacks = reported_lacks.saturating_add(news.unheard_before);
         }
@@ -383,7 +385,8 @@ impl Entry {
     /// by, which it tells when it speaks again ([`Update::released`] is what it did not grow by). Nothing that was
     /// assumed is given back: a bucket that was full meanwhile would get back what it had lost by being full.
     ///
-    /// In a window nothing comes back, so there nothing is assumed and nothing leaves: each node has its share of it.
+    /// In a window nothing comes back, so there nothing is assumed and nothing leaves: each node has its share of it. Plain
+    /// gossip has no window that would hold the silent to a share, so nothing is assumed of them either.
     pub fn assume(&mut self, now: Now, outlook: &Outlook, silent: &[Silent]) {
         let outlook = self.outlook(outlook);
         let goes_on_without_dead = self.rule.spec().on_partition == OnPartition::Continue;
@@ -400,7 +403,7 @@ impl Entry {
         news.begin_silence(outlook.silent > 0);
         news.assume_only(|slot| silent.iter().any(|s| s.slot == slot));
         news.unacked(common);
-        if self.rule.algorithm().windowed() {
+        if self.rule.algorithm().windowed() || matches!(self.rule.spec().accuracy, Accuracy::Gossip) {
             return;
         }
         let rate = self.rule.rate().per_second();

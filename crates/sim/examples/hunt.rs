@@ -71,10 +71,5 @@ fn one(scenario: &Scenario, strategy: &Registered, seed: u64) -> Vec<String> {
             );
         }
     }
-    if strategy.name == "strict" {
-        for limit in result.measures.limits.iter().filter(|l| l.overshoot > 0.0) {
-            complaints.push(format!("overshoot {} of {} ({} %)", limit.overshoot, limit.name, limit.overshoot_percent));
-        }
-    }
     complaints
 }

@@ -7,9 +7,10 @@
 //! peers confirm, at least `EVEN_PART / n` but, after quiet, about 1/n: with `SHARE_SMALL` tokens a node left no node
 //! is refused for want of confirmation either. Not held against anybody are clusters with links or nodes still broken, or
 //! `deny` while a crashed peer is awaited. Nor is a refusal for a partition: with a peer silent, a node that nobody asks
-//! keeps 1/n of `EVEN_PART`, and charges that only the silent has not confirmed leave its window at that pace. Nor is plain
-//! gossip after a fault: what nodes granted that did not hear each other, each as if alone, comes as news all at once, and
-//! takes a bucket that was near empty meanwhile deeper into debt than the true one, for as long as the silence was.
+//! keeps 1/n of `EVEN_PART`, and charges that only the silent has not confirmed leave its window at that pace. And nothing
+//! is held against nodes that have no room for all keys: whoever evicts a key takes back no demand that it told of it, and
+//! the others leave it that weight. Plain gossip is asked only where news always came: it assumes nothing of the silent, so
+//! that all they spent is charged at once when they are heard again, to a bucket that has lost its refill by being full.
 
 use spillgate_core::limit::OnPartition;
 use spillgate_core::stability::SHARE_SMALL;
@@ -24,9 +25,10 @@ use crate::world::Stage;
 
 pub(super) struct Liveness<'s> {
     ground: Ground<'s>,
-    /// Whether nodes go by plain gossip.
-    gossip: bool,
     settling: Option<Nanos>,
+    gossip: bool,
+    /// Whether any link or node ever was in trouble.
+    troubled: bool,
     /// When the last charge of the workload, or the last fault, was.
     quiet_since: Nanos,
     probing: bool,
@@ -39,7 +41,16 @@ impl<'s> Liveness<'s> {
         let ground = Ground::new(scenario);
         let (settling, excess) = (ground.settling(), ByKey::new(scenario));
         let gossip = strategy == "gossip";
-        Self { ground, gossip, settling, quiet_since: Nanos::ZERO, probing: false, excess, found: None }
+        Self {
+            ground,
+            settling,
+            gossip,
+            troubled: false,
+            quiet_since: Nanos::ZERO,
+            probing: false,
+            excess,
+            found: None,
+        }
     }
 
     fn refused(&mut self, Decided { at, request, verdict }: &Decided) {
@@ -55,9 +66,9 @@ impl<'s> Liveness<'s> {
         };
         let missing = !self.ground.nobody_missing();
         let excused = !self.ground.whole()
-            || self.ground.evicting.contains(&request.node)
-            || missing && rule.spec().on_partition == OnPartition::Deny
-            || self.gossip && !scenario.events.is_empty();
+            || self.gossip && self.troubled
+            || scenario.keys.len() > scenario.nodes.max_keys
+            || missing && rule.spec().on_partition == OnPartition::Deny;
         let settled = self.settling.is_some_and(|settling| quiet >= settling);
         let enough = match verdict.reason {
             Reason::OverLimit => 1.0,
@@ -80,6 +91,7 @@ impl Checker for Liveness<'_> {
 
     fn observe(&mut self, seen: &Observation<'_>) {
         self.ground.note(seen);
+        self.troubled |= !self.ground.whole();
         self.probing |= matches!(seen, Observation::Probed(_));
         if !self.probing {
             self.quiet_since = self.ground.quiet_since();
