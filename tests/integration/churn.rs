@@ -228,6 +228,7 @@ async fn a_cluster_that_grows_from_three_to_six_and_shrinks_to_two_keeps_one_lim
     until("two are left", async || peers(&daemons[0]).await == ["f"] && peers(&daemons[1]).await == ["e"]).await;
     all_see(&daemons, "k", 100.0).await;
     let rest = exhaust(&daemons, "k").await;
+    // twice the burst
     assert!((100 - LEFT_OVER..=100 + 2 * OVER).contains(&rest), "{rest}");
 }
 

@@ -128,6 +128,22 @@ async fn a_node_that_was_killed_comes_back_with_the_level_of_its_peers() {
     assert!((39 - LEFT_OVER..=39 + OVER).contains(&rest), "{rest}");
 }
 
+/// It comes back before anybody has missed it, and takes along what it may have granted unheard all the same.
+#[tokio::test]
+async fn a_node_that_was_killed_takes_its_share_of_a_strict_limit_along_though_it_is_back_at_once() {
+    let mut daemons = start_cluster(2, HUNDRED).await;
+    spend(&daemons[0], "k", 30).await;
+    all_see(&daemons, "k", 70.0).await;
+    let mut a = daemons.remove(0);
+    a.setup.seeds = seeds_of(&daemons);
+    daemons.push(a.restart().await);
+    meet(&daemons).await;
+    for daemon in &daemons {
+        // at least an even share of a full bucket
+        until("what is lost is charged", async || daemon.level("k").await <= 20.0).await;
+    }
+}
+
 #[tokio::test]
 async fn one_node_that_stays_keeps_the_counts_of_all() {
     let mut daemons = start_cluster(3, BOUNDED).await;

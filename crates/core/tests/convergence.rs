@@ -191,6 +191,26 @@ fn a_restarted_node_catches_up_and_gives_nobody_a_fresh_quota() {
     }
 }
 
+/// Who says goodbye has told all; who is replaced without one may have granted its share of a full bucket unheard.
+#[test]
+fn who_is_replaced_takes_its_window_along_and_who_leaves_does_not() {
+    for lost in [false, true] {
+        let limits = limits(Algorithm::TokenBucket, "1/366d", Some(100), Accuracy::Strict);
+        let mut cluster = Cluster::new(2, limits, MS, 0.0, 3);
+        cluster.settle();
+        assert!(cluster.check(0, "k", 10).allowed);
+        cluster.run(cluster.now + 500 * MS);
+        let (stays, gone) = (cluster.node(1), cluster.node(0).replica().clone());
+        if lost {
+            stays.peer_lost(&gone, cluster.present());
+        } else {
+            stays.peer_left(&gone, cluster.present());
+        }
+        let left = level(&cluster, 1, "k").round();
+        assert!(if lost { left <= 40.0 } else { left == 90.0 }, "lost {lost}: {left}");
+    }
+}
+
 /// Under traffic below the limit a restarted node, or one that stood still, ends where its peers are: not in the debt of
 /// all that was charged while it was away.
 #[test]
