@@ -1,7 +1,7 @@
 //! See tests/fuzz/targets.rs.
 #![no_main]
 
-#[allow(dead_code)]
+#[allow(dead_code)] // each target is one of them
 #[path = "../../tests/fuzz/targets.rs"]
 mod targets;
 

@@ -2,8 +2,8 @@
 //! commands.
 //!
 //! A batch is what one read brings. Its commands are decided one after the other; those whose answers are held, or that
-//! another than this node is to decide, wait together, and the whole batch is written once all are answered, in order. Nothing of it is read ahead, so a client that
-//! does not take its answers can't make more of them.
+//! another than this node is to decide, wait together, and the whole batch is written once all are answered, in order.
+//! Nothing of it is read ahead, so a client that does not take its answers can't make more of them.
 
 use std::ops::Range;
 use std::pin::{Pin, pin};
