@@ -4,7 +4,7 @@
 //! News is cumulative state, so that applying it twice, late or out of order does nothing. What moves the bucket is
 //! the step by which the counter moved.
 
-use crdts::{CvRDT, LWWReg};
+use crdts::LWWReg;
 
 /// A replica's short name inside one node: peers are numbered as they come, the node itself is [`Slot::OWN`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -59,12 +59,6 @@ impl Count {
         self.refunded.update((), refunded);
         step
     }
-
-    /// The least state that holds all of both.
-    pub fn merge(&mut self, other: Self) {
-        self.granted.merge(other.granted);
-        self.refunded.merge(other.refunded);
-    }
 }
 
 #[cfg(test)]
@@ -84,7 +78,7 @@ mod tests {
 
     fn merged(a: &Count, b: &Count) -> Count {
         let mut a = a.clone();
-        a.merge(b.clone());
+        a.learn(b.granted(), b.refunded());
         a
     }
 

@@ -16,6 +16,7 @@ pub mod limit;
 pub mod news;
 pub mod node;
 pub mod rate;
+mod silence;
 pub mod stability;
 pub mod table;
 pub mod time;

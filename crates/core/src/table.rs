@@ -26,8 +26,9 @@ const EVICTION_SAMPLE: usize = 8;
 /// A bucket must have been full for so long before its key goes: by then the peers' views of it are full as well, so
 /// none of them will tell a history that was washed out long ago.
 const FULL_KEEP: Nanos = Nanos::from_secs(1);
-/// Keys that are looked at before any of them is worked on.
-const TOGETHER: usize = 8;
+/// Keys that are looked at before any of them is worked on: their shards may be locked meanwhile, which checks should not
+/// notice.
+pub const TOGETHER: usize = 8;
 /// The most distinct rules of peers that are kept apart from their entries.
 const RULES_MAX: usize = 1024;
 

@@ -174,9 +174,8 @@ fn of_three_nodes_no_schedule_of_few_tokens_is_over() {
     none_over(&Space::<3> { partly: false, ..Space::new(6, SOUND) });
 }
 
-/// The same with more tokens: minutes in a debug build.
+/// The same with more tokens.
 #[test]
-#[ignore = "long: run it with --release"]
 fn of_more_tokens_no_schedule_is_over() {
     none_over(&Space::<2>::new(8, SOUND));
     none_over(&Space::<2> { refills: 2, ahead: 2, ..Space::new(6, SOUND) });

@@ -3,11 +3,17 @@
 
 mod backlog;
 mod budget;
+mod flight;
 mod joint;
 mod peer;
+mod received;
+#[cfg(test)]
+mod tests;
+mod unheard;
 
+pub use flight::Cargo;
 pub use joint::Mark;
-pub use peer::{Cargo, Peer, Word};
+pub use peer::{Peer, Word};
 
 use std::collections::VecDeque;
 use std::hash::Hasher as _;
@@ -21,6 +27,7 @@ use crate::stability::Outlook;
 use crate::time::Nanos;
 use crate::view::{PeerState, ReplicaId};
 use joint::Joint;
+use unheard::Unheard;
 
 /// With nothing to say, a peer still hears from us so often; well below any time after which it would call us silent.
 pub const KEEP_ALIVE: Nanos = Nanos::from_millis(50);
@@ -104,17 +111,6 @@ pub struct Silent {
     pub dead: bool,
     /// From when on it may have gone on by itself, and nothing of that is known.
     pub since: Nanos,
-}
-
-/// What the peers may have granted that is not known here.
-#[derive(Clone, Copy, Debug, Default)]
-struct Unheard {
-    /// Up to when all is known that they granted, on average.
-    known: Nanos,
-    /// Peers that went on by themselves, or may have, and have not told all of it.
-    apart: u32,
-    /// The same of these.
-    apart_known: Nanos,
 }
 
 impl Links {
@@ -319,7 +315,7 @@ impl Links {
             }
         }
         self.admitted |= self.is_counted_in() || (!self.patient && self.peers.is_empty());
-        self.note_unheard(now);
+        self.unheard = Unheard::look(&mut self.peers, self.pace.interval, now);
         forgotten
     }
 
@@ -461,25 +457,6 @@ impl Links {
         }
     }
 
-    /// Looks up to when all is known that the peers granted.
-    fn note_unheard(&mut self, now: Nanos) {
-        let (mut known, mut apart_known, mut apart) = (0u128, 0u128, 0u32);
-        for peer in &mut self.peers {
-            if peer.goes_on() {
-                peer.apart_at = Some(now);
-            }
-            // what it granted since its last round it has not told
-            let up_to = u128::from(peer.known.since(self.pace.interval).0);
-            known += up_to;
-            if peer.apart_at.is_some_and(|at| at >= peer.known) {
-                (apart, apart_known) = (apart + 1, apart_known + up_to);
-            }
-        }
-        let mean = |sum: u128, of: usize| u64::try_from(sum / of.max(1) as u128).map_or(Nanos::MAX, Nanos);
-        self.unheard =
-            Unheard { known: mean(known, self.peers.len()), apart, apart_known: mean(apart_known, apart as usize) };
-    }
-
     /// Peers that go on without this node's confirmation, or may: the silent, and those that have not ended their own
     /// silence towards it yet.
     #[must_use]
@@ -513,51 +490,4 @@ fn hash(replica: &ReplicaId) -> u64 {
     hasher.write_u64(replica.incarnation);
     hasher.write(replica.node.as_bytes());
     hasher.finish()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn replica(node: &str, incarnation: u64) -> ReplicaId {
-        ReplicaId { node: node.into(), incarnation }
-    }
-
-    fn links() -> Links {
-        let pace = Pace {
-            interval: Nanos::from_millis(10),
-            stale_after: Nanos::from_millis(200),
-            forget_after: Nanos::from_secs(60),
-        };
-        Links::new(replica("a", 1), pace, false)
-    }
-
-    #[test]
-    fn a_restarted_node_takes_the_place_of_its_forerunner_and_no_late_word_brings_that_back() {
-        let mut links = links();
-        assert_eq!(links.meet(Nanos::ZERO, &replica("b", 1)), None);
-        let old = links.find(&replica("b", 1)).expect("met").slot;
-        assert_eq!(links.meet(Nanos::ZERO, &replica("b", 2)), Some(old));
-        assert_ne!(links.find(&replica("b", 2)).expect("met").slot, old);
-        links.meet(Nanos::ZERO, &replica("b", 1));
-        assert!(links.find(&replica("b", 1)).is_none());
-        links.part(&replica("b", 2));
-        links.meet(Nanos::ZERO, &replica("b", 2));
-        assert!(links.peers.is_empty());
-    }
-
-    #[test]
-    fn a_node_is_never_its_own_peer() {
-        let mut links = links();
-        links.meet(Nanos::ZERO, &replica("a", 2));
-        assert!(links.peers.is_empty());
-    }
-
-    #[test]
-    fn a_peer_that_never_speaks_is_forgotten_in_the_end() {
-        let mut links = links();
-        links.meet(Nanos::ZERO, &replica("b", 1));
-        assert!(links.judge(Nanos::from_secs(59)).is_empty());
-        assert_eq!(links.judge(Nanos::from_secs(61)), vec![replica("b", 1)]);
-    }
 }

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use super::backlog::{Backlog, Keys};
 use super::budget::Budget;
+use super::flight::{Cargo, Flight, Sent};
 use super::joint::Mark;
+use super::received::{Received, WINDOW};
 use crate::counter::Slot;
 use crate::entry::KeyId;
 use crate::time::Nanos;
@@ -17,43 +19,12 @@ use crate::wire::{
 
 /// A frame counts as lost when one sent so many later was received.
 const REORDER_MAX: u64 = 3;
-/// Frames older than this many behind the newest are ignored; it is the width of [`Ack::bits`].
-const WINDOW: u64 = 64;
 /// So many frames may go without a confirmation: well below [`WINDOW`], or the peer would take the rest for lost.
 const ACK_EVERY: u32 = 24;
-/// With more frames under way, which of them are superseded is not worked out: a lost one is told again all the same.
-const SUPERSEDE_MAX: usize = 64;
 /// Frames whose times of sending are kept: more than go out in any round trip worth the name.
 const SENT_TIMES_MAX: usize = 512;
 /// The round trip assumed before the first is measured.
 const ROUND_TRIP_FIRST: Nanos = Nanos::from_millis(20);
-
-/// A frame under way.
-#[derive(Debug)]
-struct Sent {
-    seq: u64,
-    at: Nanos,
-    /// The oldest tick whose news it carries; `None`: it carries none.
-    tick: Option<u64>,
-    /// The stable tick it announces.
-    stable: u64,
-    /// Bytes of news in it.
-    bytes: usize,
-    /// Whether the peer has confirmed receiving it, though this node does not have all that the peer had said before.
-    arrived: bool,
-    keys: Arc<[KeyId]>,
-}
-
-/// News that goes into one frame.
-#[derive(Clone, Debug)]
-pub struct Cargo {
-    /// The oldest tick whose news it is.
-    pub tick: u64,
-    /// Bytes of it.
-    pub bytes: usize,
-    /// Of which keys, in order.
-    pub keys: Arc<[KeyId]>,
-}
 
 /// What every frame says of this node.
 #[derive(Clone, Copy, Debug)]
@@ -64,15 +35,6 @@ pub struct Word {
     pub stable: u64,
     /// The digest of all replicas that it counts.
     pub members: u64,
-}
-
-/// Which frames were received, as it is confirmed.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Received {
-    high: u64,
-    /// Bit i: `high - 1 - i` was, too.
-    bits: u64,
-    at: Nanos,
 }
 
 /// One peer and the link to it.
@@ -134,7 +96,7 @@ pub struct Peer {
     pub frames: (u64, u64, u64),
     /// The newest stable tick that it has confirmed hearing of.
     pub stable_told: u64,
-    in_flight: VecDeque<Sent>,
+    in_flight: Flight,
     /// One for all: most frames carry none.
     no_keys: Arc<[KeyId]>,
     /// When frames were sent, with their numbers: also of those that were given up for lost, since on a slow path that is
@@ -193,7 +155,7 @@ impl Peer {
             unknown: Vec::new(),
             frames: (0, 0, 0),
             stable_told: 0,
-            in_flight: VecDeque::new(),
+            in_flight: Flight::default(),
             no_keys: Arc::from([]),
             sent_times: VecDeque::new(),
             confirmed_sent: (0, now),
@@ -216,7 +178,7 @@ impl Peer {
     /// The newest tick up to which it has confirmed everything; `last` is the newest there is.
     #[must_use]
     pub fn confirmed(&self, last: u64) -> u64 {
-        let oldest = self.in_flight.iter().filter_map(|s| s.tick).chain(self.backlog.oldest()).min();
+        let oldest = self.in_flight.oldest().into_iter().chain(self.backlog.oldest()).min();
         oldest.map_or(last, |tick| tick.saturating_sub(1))
     }
 
@@ -248,7 +210,7 @@ impl Peer {
     /// Gives up on single keys: it will be told everything anew, as of `tick`.
     pub fn start_over(&mut self, tick: u64) {
         let oldest = self.confirmed(tick.saturating_sub(1)) + 1;
-        self.in_flight.clear();
+        self.in_flight.0.clear();
         self.budget.start_over();
         self.backlog = Backlog::Everything(oldest.min(tick));
         self.synced = false;
@@ -289,16 +251,6 @@ impl Peer {
         self.budget.room()
     }
 
-    /// The confirmation to put into the next frame.
-    fn ack(&self, now: Nanos) -> Option<Ack> {
-        (self.received.high > 0).then(|| Ack {
-            of: self.replica.incarnation,
-            high: self.received.high,
-            bits: self.received.bits,
-            delay_us: now.since(self.received.at).0 / 1000,
-        })
-    }
-
     /// The header of the next frame, and of the news that it carries, if any; it is noted as under way.
     pub fn next_header(&mut self, now: Nanos, word: Word, cargo: Option<Cargo>) -> Header {
         let Word { own, stable, members } = word;
@@ -314,7 +266,7 @@ impl Peer {
         let (bytes, keys) = cargo.map_or_else(|| (0, Arc::clone(&self.no_keys)), |c| (c.bytes, c.keys));
         self.budget.sent(bytes);
         let needs = self.needed(&keys);
-        self.in_flight.push_back(Sent { seq: self.seq, at: now, tick, stable, bytes, arrived: false, keys });
+        self.in_flight.0.push_back(Sent { seq: self.seq, at: now, tick, stable, bytes, arrived: false, keys });
         if self.sent_times.len() >= SENT_TIMES_MAX {
             self.sent_times.pop_front();
         }
@@ -345,7 +297,7 @@ impl Peer {
         Header {
             incarnation: own,
             seq: self.seq,
-            ack: self.ack(now),
+            ack: self.received.ack(self.replica.incarnation, now),
             stable,
             flags,
             needs: needs.unwrap_or(0),
@@ -357,49 +309,24 @@ impl Peer {
     /// Which earlier frames the peer must have beside the next one, which tells `keys`, to know all news so far; `None`
     /// when not even that would do.
     fn needed(&self, keys: &[KeyId]) -> Option<u64> {
-        let mut needs = 0;
-        let told = self.in_flight.iter().filter(|sent| sent.tick.is_some() && !sent.arrived);
-        for sent in told {
-            let again =
-                self.in_flight.len() <= SUPERSEDE_MAX && sent.keys.iter().all(|key| keys.binary_search(key).is_ok());
-            if !again {
-                needs |= 1u64.checked_shl(u32::try_from(self.seq - 1 - sent.seq).ok()?)?;
-            }
-        }
+        let needs = self.in_flight.needed(self.seq, keys)?;
         self.backlog.oldest().is_none().then_some(needs)
     }
 
     /// Whether all has been received that a frame [needs](Header::needs).
     #[must_use]
     pub fn has_needed(&self, header: &Header) -> bool {
-        let behind = u32::try_from(self.received.high.saturating_sub(header.seq)).unwrap_or(u32::MAX);
-        let needs = if header.needs == 0 {
-            Some(0)
-        } else {
-            header.needs.checked_shl(behind).filter(|n| n >> behind == header.needs)
-        };
-        header.flags & FLAG_BEHIND == 0 && needs.is_some_and(|needs| needs & !self.received.bits == 0)
+        header.flags & FLAG_BEHIND == 0 && self.received.has_before(header.seq, header.needs)
     }
 
     /// Notes a frame received. False when it is a duplicate or too old to be told from one.
     pub fn receive(&mut self, header: &Header, now: Nanos) -> bool {
-        let seq = header.seq;
-        if seq > self.received.high {
+        let newest = self.received.is_newest(header.seq);
+        if !self.received.note(header.seq, now) {
+            return false;
+        }
+        if newest {
             self.read_word(header);
-            let ahead = seq - self.received.high;
-            self.received.bits = match ahead {
-                1..=63 => (self.received.bits << ahead) | (u64::from(self.received.high > 0) << (ahead - 1)),
-                64 => u64::from(self.received.high > 0) << 63,
-                _ => 0,
-            };
-            self.received.high = seq;
-            self.received.at = now;
-        } else {
-            let behind = self.received.high - seq;
-            if behind == 0 || behind > WINDOW || self.received.bits >> (behind - 1) & 1 == 1 {
-                return false;
-            }
-            self.received.bits |= 1 << (behind - 1);
         }
         self.read_extensions(header);
         self.frames.1 += 1;
@@ -487,10 +414,10 @@ impl Peer {
             // it spoke after hearing that frame, and all that it had told by then is known here
             self.known = self.known.max(self.confirmed_sent.1);
         }
-        self.supersede(&got);
+        self.in_flight.supersede(&got);
         let (mut arrived, mut lost_bytes) = (0, 0);
         let mut heard_us = self.heard_us;
-        self.in_flight.retain_mut(|sent| {
+        self.in_flight.0.retain_mut(|sent| {
             if got(sent.seq) && !sent.arrived {
                 sent.arrived = true;
                 arrived += sent.bytes;
@@ -535,35 +462,11 @@ impl Peer {
         Some(now.since(at).since(Nanos(ack.delay_us.saturating_mul(1000))))
     }
 
-    /// Lets go of what a frame under way says, where a later one that was received says it again: news is state.
-    ///
-    /// So a frame lost on the way costs nothing for a key that is told in every tick anyway.
-    fn supersede(&mut self, got: &impl Fn(u64) -> bool) {
-        if self.in_flight.len() > SUPERSEDE_MAX {
-            return;
-        }
-        let told: Vec<(u64, Arc<[KeyId]>)> = self
-            .in_flight
-            .iter()
-            .filter(|sent| sent.tick.is_some() && (sent.arrived || got(sent.seq)))
-            .map(|sent| (sent.seq, Arc::clone(&sent.keys)))
-            .collect();
-        for sent in self.in_flight.iter_mut().filter(|sent| sent.tick.is_some() && !sent.arrived && !got(sent.seq)) {
-            let again = |key: &KeyId| told.iter().any(|(seq, keys)| *seq > sent.seq && keys.binary_search(key).is_ok());
-            if sent.keys.iter().any(again) {
-                sent.keys = sent.keys.iter().copied().filter(|key| !again(key)).collect();
-                if sent.keys.is_empty() {
-                    sent.tick = None;
-                }
-            }
-        }
-    }
-
     /// Notices frames that were not confirmed for so long that they must be lost.
     pub fn expire(&mut self, now: Nanos, interval: Nanos) {
         let patience = self.round_trip().times(2).plus(interval.times(3));
         let (mut lost, mut lost_bytes) = (Vec::new(), 0);
-        self.in_flight.retain(|sent| {
+        self.in_flight.0.retain(|sent| {
             let waits = sent.arrived || now.since(sent.at) <= patience;
             if !waits {
                 lost_bytes += sent.bytes;
@@ -593,108 +496,4 @@ impl Peer {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn peer() -> Peer {
-        let mut peer = Peer::new(ReplicaId { node: "b".into(), incarnation: 7 }, Slot(1), Nanos::ZERO, 0, 0);
-        peer.queue_everything([], 0);
-        peer
-    }
-
-    const WORD: Word = Word { own: 3, stable: 0, members: 0 };
-
-    fn cargo(tick: u64, key: u64) -> Cargo {
-        Cargo { tick, bytes: 40, keys: Arc::from([KeyId(u128::from(key))]) }
-    }
-
-    fn send(peer: &mut Peer, tick: u64) -> Header {
-        peer.next_header(Nanos(tick), WORD, Some(cargo(tick, tick)))
-    }
-
-    fn header(seq: u64) -> Header {
-        Header { incarnation: 7, seq, ack: None, stable: 0, flags: 0, needs: 0, unknown: vec![], extensions: vec![] }
-    }
-
-    fn ack(high: u64, bits: u64) -> Ack {
-        Ack { of: 3, high, bits, delay_us: 0 }
-    }
-
-    #[test]
-    fn a_tick_is_confirmed_only_with_all_before_it() {
-        let mut peer = peer();
-        for tick in 1..=3 {
-            send(&mut peer, tick);
-        }
-        assert_eq!(peer.confirmed(3), 0);
-        peer.confirm(&ack(3, 0), true, 3, Nanos(10));
-        assert_eq!(peer.confirmed(3), 0, "1 and 2 may still come");
-        peer.confirm(&ack(3, 0b11), true, 3, Nanos(10));
-        assert_eq!(peer.confirmed(3), 3);
-    }
-
-    #[test]
-    fn a_lost_frame_holds_its_tick_until_its_keys_were_told_again() {
-        let mut peer = peer();
-        for tick in 1..=4 {
-            send(&mut peer, tick);
-        }
-        peer.confirm(&ack(4, 0b011), true, 3, Nanos(10));
-        assert_eq!(peer.confirmed(4), 0);
-        let (keys, tick) = peer.take_queued(10);
-        assert_eq!((keys, tick), (vec![KeyId(1)], 1));
-        peer.next_header(Nanos(5), WORD, Some(cargo(tick, 1)));
-        assert_eq!(peer.confirmed(5), 0);
-        peer.confirm(&ack(5, 0b111), true, 3, Nanos(10));
-        assert_eq!(peer.confirmed(5), 5);
-    }
-
-    #[test]
-    fn a_round_trip_longer_than_assumed_is_learnt_though_its_frames_were_given_up() {
-        let mut peer = peer();
-        let (interval, trip) = (Nanos::from_millis(10), Nanos::from_millis(500));
-        for tick in 1..=200u64 {
-            let now = interval.times(tick);
-            peer.next_header(now, WORD, Some(cargo(tick, tick)));
-            if let Some(high) = tick.checked_sub(50).filter(|high| *high > 0) {
-                peer.confirm(&ack(high, u64::MAX), true, 3, now);
-            }
-            peer.expire(now, interval);
-        }
-        let learnt = peer.round_trip();
-        assert!(learnt > Nanos::from_millis(450) && learnt <= trip, "{learnt:?}");
-    }
-
-    #[test]
-    fn confirmations_of_another_run_or_of_frames_never_sent_are_ignored() {
-        let mut peer = peer();
-        send(&mut peer, 1);
-        peer.confirm(&Ack { of: 2, ..ack(1, 0) }, true, 3, Nanos(10));
-        peer.confirm(&ack(9, u64::MAX), true, 3, Nanos(10));
-        assert_eq!(peer.confirmed(1), 0);
-    }
-
-    proptest! {
-        #[test]
-        fn each_frame_is_received_once_and_acks_tell_the_truth(seqs in proptest::collection::vec(1..200u64, 1..300)) {
-            let mut peer = peer();
-            let mut seen = std::collections::BTreeSet::new();
-            for seq in seqs {
-                let high = seen.last().copied().unwrap_or(0);
-                let fresh = peer.receive(&header(seq), Nanos::ZERO);
-                if seq + WINDOW < high {
-                    prop_assert!(!fresh);
-                } else {
-                    prop_assert_eq!(fresh, seen.insert(seq));
-                }
-                let ack = peer.ack(Nanos::ZERO).expect("something was received");
-                prop_assert_eq!(Some(&ack.high), seen.last());
-                for behind in 1..=WINDOW.min(ack.high) {
-                    let told = ack.bits >> (behind - 1) & 1 == 1;
-                    prop_assert_eq!(told, seen.contains(&(ack.high - behind)), "{} behind {}", behind, ack.high);
-                }
-            }
-        }
-    }
-}
+mod tests;

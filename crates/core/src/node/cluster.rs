@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::Node;
-use super::merge::TOGETHER;
+use super::batch::Batch;
 use crate::counter::Slot;
 use crate::entry::KeyId;
 use crate::gossip::{Cargo, KEEP_ALIVE, Links, Peer, Silent, Word};
 use crate::stability::Outlook;
+use crate::table::TOGETHER;
 use crate::time::{Nanos, Now};
 use crate::view::{PeerState, ReplicaId};
 use crate::wire::{
@@ -58,43 +59,6 @@ pub enum FrameError {
     /// The sender is gone for good, or there are too many peers.
     #[error("frame of {0}, which is no peer (any more)")]
     Stranger(ReplicaId),
-}
-
-/// A tick's news, encoded once for all peers.
-struct Batch {
-    bytes_max: usize,
-    packer: Packer,
-    keys: Vec<KeyId>,
-    chunks: Vec<(Vec<u8>, Arc<[KeyId]>)>,
-}
-
-impl Batch {
-    fn new(bytes_max: usize) -> Self {
-        let bytes_max = bytes_max.saturating_sub(HEADER_BYTES_MAX);
-        Self { bytes_max, packer: Packer::default(), keys: Vec::new(), chunks: Vec::new() }
-    }
-
-    fn push(&mut self, key: KeyId, update: &Update) {
-        if !self.packer.push(update, self.bytes_max) {
-            self.cut();
-            self.packer.push(update, self.bytes_max);
-        }
-        self.keys.push(key);
-    }
-
-    fn cut(&mut self) {
-        if !self.packer.is_empty() {
-            let bytes = std::mem::take(&mut self.packer).finish();
-            // in order, so that a link can tell quickly what one frame says again of another
-            self.keys.sort_unstable();
-            self.chunks.push((bytes, std::mem::take(&mut self.keys).into()));
-        }
-    }
-
-    fn finish(mut self) -> Vec<(Vec<u8>, Arc<[KeyId]>)> {
-        self.cut();
-        self.chunks
-    }
 }
 
 /// One round of news, as every peer is told of it.
@@ -256,7 +220,7 @@ impl Node {
         let outlook = self.outlook.load();
         links.tick += 1;
         let tick = links.tick;
-        let mut batch = Batch::new(bytes_max);
+        let mut batch = Batch::new(bytes_max.saturating_sub(HEADER_BYTES_MAX));
         let alone = links.peers.is_empty();
         let mut news = false;
         for shard in &self.shards {
@@ -374,7 +338,7 @@ impl Node {
         if keys.is_empty() {
             return false;
         }
-        let mut batch = Batch::new(round.bytes_max);
+        let mut batch = Batch::new(round.bytes_max.saturating_sub(HEADER_BYTES_MAX));
         for key in keys {
             let update = self.shard(key).lock().find(key).and_then(|entry| entry.tell_again(round.now));
             if let Some(update) = update {

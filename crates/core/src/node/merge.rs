@@ -6,11 +6,8 @@ use parking_lot::MutexGuard;
 
 use super::Node;
 use crate::entry::KeyId;
-use crate::table::Shard;
+use crate::table::{Shard, TOGETHER};
 use crate::wire::Update;
-
-/// Updates of a frame that are taken in together: their shards are locked meanwhile, which checks should not notice.
-pub(super) const TOGETHER: usize = 8;
 
 impl Node {
     /// Has `learn` called with each of at most [`TOGETHER`] updates and its shard.

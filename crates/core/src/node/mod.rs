@@ -4,6 +4,7 @@
 //! Every method takes `&self`: a check locks one shard and nothing else, gossip locks the links and then one shard after
 //! the other. No lock is held while anything waits.
 
+mod batch;
 mod central;
 mod cluster;
 mod keep;

@@ -32,16 +32,13 @@ pub(super) struct Growth<'s> {
     at: Nanos,
     own: BTreeMap<Of, Counts>,
     heard: Vec<(Endpoint, Of, Counts)>,
-    /// Nodes have no room for all keys: what one evicted it may learn again from a frame that was late.
-    crowded: bool,
     found: Option<Finding>,
 }
 
 impl<'s> Growth<'s> {
     pub fn new(scenario: &'s Scenario) -> Self {
         let (known, own) = (BTreeMap::new(), BTreeMap::new());
-        let crowded = scenario.keys.len() > scenario.nodes.max_keys;
-        Self { scenario, known, at: Nanos::ZERO, own, heard: Vec::new(), crowded, found: None }
+        Self { scenario, known, at: Nanos::ZERO, own, heard: Vec::new(), found: None }
     }
 
     fn find(&mut self, limit: LimitIndex, key: KeyIndex, what: String) {
@@ -74,7 +71,7 @@ impl Checker for Growth<'_> {
 
     fn observe(&mut self, seen: &Observation<'_>) {
         let Observation::Known { at, node, limit, key, explanation: Some(explanation) } = *seen else { return };
-        if node >= NODES_MAX || self.crowded {
+        if node >= NODES_MAX || self.scenario.is_crowded() {
             return;
         }
         if at != self.at {

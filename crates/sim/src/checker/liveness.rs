@@ -67,7 +67,7 @@ impl<'s> Liveness<'s> {
         let missing = !self.ground.nobody_missing();
         let excused = !self.ground.whole()
             || self.gossip && self.troubled
-            || scenario.keys.len() > scenario.nodes.max_keys
+            || scenario.is_crowded()
             || missing && rule.spec().on_partition == OnPartition::Deny;
         let settled = self.settling.is_some_and(|settling| quiet >= settling);
         let enough = match verdict.reason {

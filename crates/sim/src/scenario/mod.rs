@@ -116,6 +116,12 @@ pub enum ScenarioError {
 }
 
 impl Scenario {
+    /// Whether nodes have no room for all keys, so that some must go.
+    #[must_use]
+    pub fn is_crowded(&self) -> bool {
+        self.keys.len() > self.nodes.max_keys
+    }
+
     /// Reads the scenario in the file at `path`. Files that it names stand beside it.
     ///
     /// # Errors

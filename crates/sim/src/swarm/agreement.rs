@@ -32,9 +32,6 @@ pub struct Agreement<'s> {
     held: Held,
     at: Nanos,
     found: Option<Finding>,
-    /// Nodes have no room for all keys: what they evict begins anew, each node at a count of its own. That a full one went
-    /// is not even counted.
-    crowded: bool,
     /// From when until when they have to agree, since the start of the workload: then they are asked once more.
     span: (Nanos, Nanos),
 }
@@ -46,8 +43,7 @@ impl<'s> Agreement<'s> {
         let ticks = scenario.nodes.gossip_interval.times(AGREE_WITHIN_TICKS);
         let until = scenario.duration.plus(scenario.settle);
         let from = scenario.duration.plus(Nanos::from_millis(QUIET_AFTER)).plus(ticks);
-        let crowded = scenario.keys.len() > scenario.nodes.max_keys;
-        Self { scenario, held: Held::new(), at: Nanos::ZERO, found: None, crowded, span: (from, until) }
+        Self { scenario, held: Held::new(), at: Nanos::ZERO, found: None, span: (from, until) }
     }
 
     fn complain(&mut self, (limit, key): (LimitIndex, KeyIndex), what: String) {
@@ -59,7 +55,9 @@ impl<'s> Agreement<'s> {
     /// Compares all that was said of one key at one moment.
     fn compare(&mut self) {
         let held = std::mem::take(&mut self.held);
-        if self.found.is_some() || self.crowded || self.at < self.span.0 || self.at >= self.span.1 {
+        // what nodes without room for all keys evict begins anew, each at a count of its own; that a full one went is not
+        // even counted
+        if self.found.is_some() || self.scenario.is_crowded() || self.at < self.span.0 || self.at >= self.span.1 {
             return;
         }
         for ((limit, key, node), counters) in &held {

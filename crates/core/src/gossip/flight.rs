@@ -1,0 +1,85 @@
+//! Frames under way to a peer: which of them the next one rests on, and which are said again by later ones. It must not know
+//! what keys are, or when a frame is lost.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::entry::KeyId;
+use crate::time::Nanos;
+
+/// With more frames under way, which of them are superseded is not worked out: a lost one is told again all the same.
+const SUPERSEDE_MAX: usize = 64;
+/// A frame under way.
+#[derive(Debug)]
+pub(super) struct Sent {
+    pub seq: u64,
+    pub at: Nanos,
+    /// The oldest tick whose news it carries; `None`: it carries none.
+    pub tick: Option<u64>,
+    /// The stable tick it announces.
+    pub stable: u64,
+    /// Bytes of news in it.
+    pub bytes: usize,
+    /// Whether the peer has confirmed receiving it, though this node does not have all that the peer had said before.
+    pub arrived: bool,
+    pub keys: Arc<[KeyId]>,
+}
+
+/// News that goes into one frame.
+#[derive(Clone, Debug)]
+pub struct Cargo {
+    /// The oldest tick whose news it is.
+    pub tick: u64,
+    /// Bytes of it.
+    pub bytes: usize,
+    /// Of which keys, in order.
+    pub keys: Arc<[KeyId]>,
+}
+
+/// The frames under way, oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Flight(pub VecDeque<Sent>);
+
+impl Flight {
+    /// The oldest tick whose news is under way.
+    pub fn oldest(&self) -> Option<u64> {
+        self.0.iter().filter_map(|sent| sent.tick).min()
+    }
+
+    /// Which of these the peer must have beside frame `seq`, which tells `keys`, to know all that they tell; `None` when one
+    /// is too old to be named.
+    pub fn needed(&self, seq: u64, keys: &[KeyId]) -> Option<u64> {
+        let mut needs = 0;
+        for sent in self.0.iter().filter(|sent| sent.tick.is_some() && !sent.arrived) {
+            let again = self.0.len() <= SUPERSEDE_MAX && sent.keys.iter().all(|key| keys.binary_search(key).is_ok());
+            if !again {
+                needs |= 1u64.checked_shl(u32::try_from(seq - 1 - sent.seq).ok()?)?;
+            }
+        }
+        Some(needs)
+    }
+
+    /// Lets go of what a frame says, where a later one that was received says it again: news is state.
+    ///
+    /// So a frame lost on the way costs nothing for a key that is told in every tick anyway.
+    pub fn supersede(&mut self, got: &impl Fn(u64) -> bool) {
+        if self.0.len() > SUPERSEDE_MAX {
+            return;
+        }
+        let told: Vec<(u64, Arc<[KeyId]>)> = self
+            .0
+            .iter()
+            .filter(|sent| sent.tick.is_some() && (sent.arrived || got(sent.seq)))
+            .map(|sent| (sent.seq, Arc::clone(&sent.keys)))
+            .collect();
+        for sent in self.0.iter_mut().filter(|sent| sent.tick.is_some() && !sent.arrived && !got(sent.seq)) {
+            let again = |key: &KeyId| told.iter().any(|(seq, keys)| *seq > sent.seq && keys.binary_search(key).is_ok());
+            if sent.keys.iter().any(again) {
+                sent.keys = sent.keys.iter().copied().filter(|key| !again(key)).collect();
+                if sent.keys.is_empty() {
+                    sent.tick = None;
+                }
+            }
+        }
+    }
+}
