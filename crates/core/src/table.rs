@@ -348,6 +348,13 @@ impl Shard {
         true
     }
 
+    /// A peer that asks to be confirmed may be short of this key.
+    pub fn give_up_demand(&mut self, key: [u8; 16], now: Now) {
+        if let Some(news) = self.find(KeyId::from_bytes(key)).and_then(|entry| entry.news.as_mut()) {
+            news.demand.give_up(now.at);
+        }
+    }
+
     /// One allocation for a rule that many of a peer's keys share.
     pub fn shared_rule(&mut self, rule: Arc<Rule>) -> Arc<Rule> {
         // the newest are the likeliest

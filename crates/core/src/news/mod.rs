@@ -112,7 +112,7 @@ impl News {
             told_tick: 0,
             told_demand: 0.0,
             spans: Spans::settled(granted, 0.0),
-            demand: Demand::default(),
+            demand: Demand::new(now),
             peers: Vec::new(),
             others: 0.0,
             pressed: false,
@@ -228,7 +228,7 @@ impl News {
 
     /// The present demand, or the one told last if the two are about the same.
     fn demand_to_tell(&mut self, now: Nanos) -> f32 {
-        let demand = self.demand.per_second(now);
+        let demand = self.demand.claimed(now);
         let most = demand.max(self.told_demand);
         let moved = (demand - self.told_demand).abs() > DEMAND_MOVED * most;
         if moved || demand == 0.0 { demand } else { self.told_demand }
@@ -275,7 +275,7 @@ impl News {
     /// Whether the baseline still has to move up though there is nothing new: all is confirmed and nothing asked for.
     pub fn unsettled(&mut self, now: Nanos, common: Common) -> bool {
         let behind = self.base != self.granted || self.refunded_base != self.refunded;
-        behind && self.demand.per_second(now) == 0.0 && self.known_to_all(common)
+        behind && self.demand.claimed(now) == 0.0 && self.known_to_all(common)
     }
 
     /// Whether all that was ever charged and refunded is common knowledge, and nobody is silent who might lack it.
@@ -422,7 +422,10 @@ mod tests {
         assert_eq!(run(&mut news, 10, 1000, &|_| 0), 0.0, "nothing confirmed, nothing claimed");
         let confirmed = run(&mut news, 10, 100, &|t| t - 1);
         assert!((confirmed - 1000.0).abs() <= 1000.0 * DEMAND_MOVED, "{confirmed}");
-        let less = run(&mut news, 0, 100, &|t| t - 5);
+        let held = run(&mut news, 0, 100, &|t| t - 5);
+        assert_eq!(held, confirmed, "for a while, as long as nobody is short");
+        news.demand.give_up(Nanos::from_millis(1200));
+        let less = run(&mut news, 0, 10, &|t| t - 5);
         assert!(less < 500.0, "{less}");
     }
 

@@ -416,6 +416,9 @@ impl Node {
                 if !shard.learn(slot, header.seq, update, now) && unknown.len() < UNKNOWN_MAX {
                     unknown.push(update.key);
                 }
+                if asked && update.demand > 0.0 {
+                    shard.give_up_demand(update.key, now);
+                }
             });
         }
         if !unknown.is_empty() {

@@ -105,7 +105,7 @@ impl Cell {
         // a cold flash has ten times the load from nothing
         let load = if self.demand() == "cold-flash" { load * 10.0 } else { *load };
         let mut text = format!(
-            "duration = '5s'\nstrategies = ['strict', 'bounded']\n[nodes]\ncount = {nodes}\n[network]\n\
+            "duration = '10s'\nstrategies = ['strict', 'bounded']\n[nodes]\ncount = {nodes}\n[network]\n\
              latency = '{delay_us}us'\njitter = '{}us'\nloss = {}\n[[limit]]\nrate = '1000/s'\nburst = {burst}\n\
              confirm_wait = '{wait_ms}ms'\n[[workload]]\nload = {load:?}\n{}\n",
             delay_us / 2,
