@@ -59,6 +59,9 @@ pub const EXTENSION_MEMBERS: u8 = 2;
 /// the receiver has confirmed one that says so. A demand that an earlier frame told, and none since, is none any more.
 pub const EXTENSION_ANEW: u8 = 3;
 
+/// Frames older than this many behind the newest are ignored; it is the width of [`Ack::bits`].
+pub const WINDOW: u64 = 64;
+
 /// What was received on the other direction of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Ack {
@@ -70,6 +73,22 @@ pub struct Ack {
     pub bits: u64,
     /// Microseconds between receiving `high` and sending this.
     pub delay_us: u64,
+}
+
+impl Ack {
+    /// Whether it names frame `seq`.
+    #[must_use]
+    pub const fn names(&self, seq: u64) -> bool {
+        seq == self.high
+            || (seq < self.high && self.high - seq <= WINDOW && self.bits >> (self.high - seq - 1) & 1 == 1)
+    }
+
+    /// Whether frame `seq`, which was received, had been when this was said: one too old to be named would have been
+    /// ignored later.
+    #[must_use]
+    pub const fn follows(&self, seq: u64) -> bool {
+        self.names(seq) || (seq < self.high && self.high - seq > WINDOW)
+    }
 }
 
 /// The head of a frame.

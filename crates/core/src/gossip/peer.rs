@@ -8,7 +8,7 @@ use super::backlog::{Backlog, Keys};
 use super::budget::Budget;
 use super::flight::{Cargo, Flight, Sent};
 use super::joint::Mark;
-use super::received::{Received, WINDOW};
+use super::received::Received;
 use crate::counter::Slot;
 use crate::entry::KeyId;
 use crate::time::Nanos;
@@ -19,7 +19,7 @@ use crate::wire::{
 
 /// A frame counts as lost when one sent so many later was received.
 const REORDER_MAX: u64 = 3;
-/// So many frames may go without a confirmation: well below [`WINDOW`], or the peer would take the rest for lost.
+/// So many frames may go without a confirmation: well below [`crate::wire::WINDOW`], or the peer would take the rest for lost.
 const ACK_EVERY: u32 = 24;
 /// Frames whose times of sending are kept: more than go out in any round trip worth the name.
 const SENT_TIMES_MAX: usize = 512;
@@ -402,11 +402,8 @@ impl Peer {
         if ack.of != own || ack.high > self.seq {
             return;
         }
-        let got = |seq: u64| {
-            seq == ack.high || (seq < ack.high && ack.high - seq <= WINDOW && ack.bits >> (ack.high - seq - 1) & 1 == 1)
-        };
+        let got = |seq: u64| ack.names(seq);
         let mut lost = Vec::new();
-        let mut stable = self.stable_told;
         let (mut members_told, said_from) = (self.members_told, self.members_said.1);
         let mut anew_said = self.anew_said;
         let sample = self.sample(ack, now);
@@ -425,20 +422,17 @@ impl Peer {
                 members_told |= sent.seq >= said_from;
                 anew_said.1 |= sent.seq >= anew_said.0;
             }
-            if sent.arrived {
-                if all_known {
-                    stable = stable.max(sent.stable);
-                }
-                return !all_known;
-            }
-            if sent.seq + REORDER_MAX <= ack.high {
+            let gone = !sent.arrived && sent.seq + REORDER_MAX <= ack.high;
+            if gone {
                 lost_bytes += sent.bytes;
                 lost.push((Arc::clone(&sent.keys), sent.tick));
-                return false;
             }
-            true
+            !gone
         });
-        (self.stable_told, self.members_told, self.anew_said) = (stable, members_told, anew_said);
+        if all_known {
+            self.let_go(ack);
+        }
+        (self.members_told, self.anew_said) = (members_told, anew_said);
         self.heard_us = heard_us;
         self.budget.arrived(arrived);
         self.budget.lost(lost_bytes, now, self.round_trip());
@@ -450,6 +444,11 @@ impl Peer {
             });
         }
         self.note_synced();
+    }
+
+    fn let_go(&mut self, ack: &Ack) {
+        let announced = self.in_flight.let_go(ack);
+        self.stable_told = self.stable_told.max(announced.unwrap_or(0));
     }
 
     /// The round trip that a confirmation shows, once for each frame.

@@ -1,10 +1,7 @@
 //! Which frames of a peer were received, as it is confirmed to it. It must not know what they say.
 
 use crate::time::Nanos;
-use crate::wire::Ack;
-
-/// Frames older than this many behind the newest are ignored; it is the width of [`Ack::bits`].
-pub const WINDOW: u64 = 64;
+use crate::wire::{Ack, WINDOW};
 
 /// The newest frame received, and which of those before it.
 #[derive(Clone, Copy, Debug, Default)]
