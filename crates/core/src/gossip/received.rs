@@ -20,6 +20,12 @@ impl Received {
         (self.high > 0).then_some(Ack { of, high: self.high, bits: self.bits, delay_us })
     }
 
+    /// The newest frame and which of those before it, as [`Ack`] names them; `None` before the first.
+    #[must_use]
+    pub fn names(&self) -> Option<(u64, u64)> {
+        (self.high > 0).then_some((self.high, self.bits))
+    }
+
     /// Whether frame `seq` is newer than all that were received.
     #[must_use]
     pub const fn is_newest(&self, seq: u64) -> bool {
