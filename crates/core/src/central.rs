@@ -120,7 +120,7 @@ impl Entry {
         let before = news.account.as_deref().copied().filter(|a| a.episode == episode);
         let mut account = before.unwrap_or_else(|| {
             // what the others know as well is in everybody's word, once; what only this node knows comes on top
-            let own = news.unacked(common).min(used.present()).ceil() as i64;
+            let own = news.unacked(now.at, common).min(used.present()).ceil() as i64;
             Account { episode, heard: false, told: net.wrapping_sub(own), under_way: 0, stamp: 0, before: 0 }
         });
         // what is under way may be lost, and owed again: it is not known either

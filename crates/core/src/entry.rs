@@ -146,7 +146,7 @@ impl Entry {
         let (unacked, own, others) = match &mut self.news {
             Some(news) => {
                 // first: what is confirmed of the demand is known after it
-                let unacked = news.unacked(common);
+                let unacked = news.unacked(now.at, common);
                 let (own, others) = news.demands(now.at, outlook.silent > 0);
                 (unacked, own, others)
             }

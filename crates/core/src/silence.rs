@@ -37,7 +37,7 @@ impl Entry {
         }
         news.begin_silence(outlook.silent > 0);
         news.assume_only(|slot| silent.iter().any(|s| s.slot == slot));
-        news.unacked(common);
+        news.unacked(now.at, common);
         if self.rule.algorithm().windowed() || matches!(self.rule.spec().accuracy, Accuracy::Gossip) {
             return;
         }

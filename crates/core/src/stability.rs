@@ -20,7 +20,8 @@
 //!   (`gossip::Peer::confirmed`);
 //! - a confirmation counts only with all news that the confirming node had when it gave it, be it for the next round or at
 //!   once: or a charge would leave the window while what the other had spent before hearing of it is still on its way, and
-//!   both would spend the same tokens (`wire::Header::needs`, `Node::handle_frame`);
+//!   both would spend the same tokens (`wire::Header::needs`, `Node::handle_frame`). Where something is always under way,
+//!   it counts once the peer says that all it had told by then has arrived (`wire::EXTENSION_SETTLED`);
 //! - no peer may hold a lesser demand of this node than the ones it reckons with: what is told again is what was told,
 //!   and a late frame takes nothing back (`Entry::tell_again`, `News::hear`);
 //! - a node has weight only once all it knows count it in, and count the same members as it does: of two joiners that have

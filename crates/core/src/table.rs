@@ -280,7 +280,7 @@ impl Shard {
             }
             entry.news.as_mut().is_some_and(|news| {
                 // pruned here as well, so that a key nobody asks for comes to rest
-                news.unacked(common);
+                news.unacked(now.at, common);
                 news.listed = news.restless();
                 news.listed
             })

@@ -58,6 +58,12 @@ pub const EXTENSION_MEMBERS: u8 = 2;
 /// Extension: the number of the first frame since which the sender tells all it has to say anew (u64, big endian), until
 /// the receiver has confirmed one that says so. A demand that an earlier frame told, and none since, is none any more.
 pub const EXTENSION_ANEW: u8 = 3;
+/// Extension: what the sender had received before it told the last of what has arrived at the receiver, as [`Ack::high`]
+/// and [`Ack::bits`] (two u64, big endian): confirmed with all news that the sender had then.
+pub const EXTENSION_SETTLED: u8 = 4;
+
+/// Frames older than this many behind the newest are ignored; it is the width of [`Ack::bits`].
+pub const WINDOW: u64 = 64;
 
 /// What was received on the other direction of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -70,6 +76,22 @@ pub struct Ack {
     pub bits: u64,
     /// Microseconds between receiving `high` and sending this.
     pub delay_us: u64,
+}
+
+impl Ack {
+    /// Whether it names frame `seq`.
+    #[must_use]
+    pub const fn names(&self, seq: u64) -> bool {
+        seq == self.high
+            || (seq < self.high && self.high - seq <= WINDOW && self.bits >> (self.high - seq - 1) & 1 == 1)
+    }
+
+    /// Whether frame `seq`, which was received, had been when this was said: one too old to be named would have been
+    /// ignored later.
+    #[must_use]
+    pub const fn follows(&self, seq: u64) -> bool {
+        self.names(seq) || (seq < self.high && self.high - seq > WINDOW)
+    }
 }
 
 /// The head of a frame.
@@ -92,6 +114,15 @@ pub struct Header {
     pub unknown: Vec<[u8; 16]>,
     /// Tag and content; unknown tags are passed over.
     pub extensions: Vec<(u8, Vec<u8>)>,
+}
+
+impl Header {
+    /// The content of an extension, where it is there and has that length.
+    #[must_use]
+    pub fn extension<const N: usize>(&self, tag: u8) -> Option<[u8; N]> {
+        let (_, bytes) = self.extensions.iter().find(|(of, _)| *of == tag)?;
+        bytes.as_slice().try_into().ok()
+    }
 }
 
 /// Refunds of a key, where there are any.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::entry::KeyId;
 use crate::time::Nanos;
+use crate::wire::Ack;
 
 /// With more frames under way, which of them are superseded is not worked out: a lost one is told again all the same.
 const SUPERSEDE_MAX: usize = 64;
@@ -36,6 +37,17 @@ pub struct Cargo {
     pub keys: Arc<[KeyId]>,
 }
 
+/// What every frame says of this node.
+#[derive(Clone, Copy, Debug)]
+pub struct Word {
+    /// This node's incarnation.
+    pub own: u64,
+    /// The newest of its ticks that all live peers have confirmed.
+    pub stable: u64,
+    /// The digest of all replicas that it counts.
+    pub members: u64,
+}
+
 /// The frames under way, oldest first.
 #[derive(Debug, Default)]
 pub(super) struct Flight(pub VecDeque<Sent>);
@@ -44,6 +56,25 @@ impl Flight {
     /// The oldest tick whose news is under way.
     pub fn oldest(&self) -> Option<u64> {
         self.0.iter().filter_map(|sent| sent.tick).min()
+    }
+
+    /// The same of news that the peer has not confirmed receiving.
+    pub fn oldest_missing(&self) -> Option<u64> {
+        self.0.iter().filter(|sent| !sent.arrived).filter_map(|sent| sent.tick).min()
+    }
+
+    /// Lets go of the frames that the peer had received when it said `ack`, since all that it had told before is known
+    /// here; returns the newest stable tick that they announced.
+    pub fn let_go(&mut self, ack: &Ack) -> Option<u64> {
+        let mut stable = None;
+        self.0.retain(|sent| {
+            let known = sent.arrived && ack.follows(sent.seq);
+            if known {
+                stable = stable.max(Some(sent.stable));
+            }
+            !known
+        });
+        stable
     }
 
     /// Which of these the peer must have beside frame `seq`, which tells `keys`, to know all that they tell; `None` when one

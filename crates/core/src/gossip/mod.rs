@@ -7,13 +7,14 @@ mod flight;
 mod joint;
 mod peer;
 mod received;
+mod settled;
 #[cfg(test)]
 mod tests;
 mod unheard;
 
-pub use flight::Cargo;
+pub use flight::{Cargo, Word};
 pub use joint::Mark;
-pub use peer::{Peer, Word};
+pub use peer::Peer;
 
 use std::collections::VecDeque;
 use std::hash::Hasher as _;

@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use super::backlog::{Backlog, Keys};
 use super::budget::Budget;
-use super::flight::{Cargo, Flight, Sent};
+use super::flight::{Cargo, Flight, Sent, Word};
 use super::joint::Mark;
-use super::received::{Received, WINDOW};
+use super::received::Received;
+use super::settled::{self, Settled};
 use crate::counter::Slot;
 use crate::entry::KeyId;
 use crate::time::Nanos;
@@ -19,23 +20,12 @@ use crate::wire::{
 
 /// A frame counts as lost when one sent so many later was received.
 const REORDER_MAX: u64 = 3;
-/// So many frames may go without a confirmation: well below [`WINDOW`], or the peer would take the rest for lost.
+/// So many frames may go without a confirmation: well below [`crate::wire::WINDOW`], or the peer would take the rest for lost.
 const ACK_EVERY: u32 = 24;
 /// Frames whose times of sending are kept: more than go out in any round trip worth the name.
 const SENT_TIMES_MAX: usize = 512;
 /// The round trip assumed before the first is measured.
 const ROUND_TRIP_FIRST: Nanos = Nanos::from_millis(20);
-
-/// What every frame says of this node.
-#[derive(Clone, Copy, Debug)]
-pub struct Word {
-    /// This node's incarnation.
-    pub own: u64,
-    /// The newest of its ticks that all live peers have confirmed.
-    pub stable: u64,
-    /// The digest of all replicas that it counts.
-    pub members: u64,
-}
 
 /// One peer and the link to it.
 #[derive(Debug)]
@@ -111,6 +101,7 @@ pub struct Peer {
     everything_at: u64,
     seq: u64,
     received: Received,
+    settled: Settled,
     /// Frames received since the last confirmation went out.
     received_unacked: u32,
 }
@@ -165,6 +156,7 @@ impl Peer {
             everything_at: tick,
             seq: said,
             received: Received::default(),
+            settled: Settled::default(),
             received_unacked: 0,
         }
     }
@@ -245,6 +237,12 @@ impl Peer {
         self.backlog.take(most)
     }
 
+    /// Looks, before `tick` is told, which of its frames had been received when the last was told that it has.
+    pub fn look_settled(&mut self, tick: u64) {
+        let missing = self.in_flight.oldest_missing().into_iter().chain(self.backlog.oldest()).min();
+        self.settled.look(tick, missing, self.received);
+    }
+
     /// Bytes of news that may go out to it now, beside what is under way.
     #[must_use]
     pub fn room(&self) -> usize {
@@ -271,25 +269,20 @@ impl Peer {
             self.sent_times.pop_front();
         }
         self.sent_times.push_back((self.seq, now));
-        let mut flags = 0;
-        if self.state != PeerState::Joining {
-            flags |= FLAG_INCLUDED;
-        }
-        if self.synced {
-            flags |= FLAG_SYNCED;
-        }
-        if self.unheard {
-            flags |= FLAG_DEAF;
-        }
-        if self.state == PeerState::Silent {
-            flags |= FLAG_RELEASING;
-        }
-        if needs.is_none() {
-            flags |= FLAG_BEHIND;
-        }
+        let flags = [
+            (self.state != PeerState::Joining, FLAG_INCLUDED),
+            (self.synced, FLAG_SYNCED),
+            (self.unheard, FLAG_DEAF),
+            (self.state == PeerState::Silent, FLAG_RELEASING),
+            (needs.is_none(), FLAG_BEHIND),
+        ];
+        let flags = flags.iter().filter(|(holds, _)| *holds).fold(0, |all, (_, flag)| all | flag);
         let (unknown, mut extensions) = (Vec::new(), Vec::new());
         if !self.members_told {
             extensions.push((EXTENSION_MEMBERS, members.to_be_bytes().to_vec()));
+        }
+        if needs != Some(0) {
+            extensions.extend(self.settled.extension());
         }
         if let (anew_from, false) = self.anew_said {
             extensions.push((EXTENSION_ANEW, anew_from.to_be_bytes().to_vec()));
@@ -359,10 +352,7 @@ impl Peer {
     /// Takes in what is told until it is confirmed: a frame that comes late may be the only one that tells it, since to
     /// the sender it is confirmed with that frame.
     fn read_extensions(&mut self, header: &Header) {
-        let number = |tag: u8| {
-            let (_, bytes) = header.extensions.iter().find(|(of, _)| *of == tag)?;
-            <[u8; 8]>::try_from(bytes.as_slice()).ok().map(u64::from_be_bytes)
-        };
+        let number = |tag| header.extension(tag).map(u64::from_be_bytes);
         if let Some(digest) = number(EXTENSION_MEMBERS).filter(|_| header.seq > self.members_seq) {
             (self.members, self.members_seq) = (Some(digest), header.seq);
         }
@@ -402,11 +392,8 @@ impl Peer {
         if ack.of != own || ack.high > self.seq {
             return;
         }
-        let got = |seq: u64| {
-            seq == ack.high || (seq < ack.high && ack.high - seq <= WINDOW && ack.bits >> (ack.high - seq - 1) & 1 == 1)
-        };
+        let got = |seq: u64| ack.names(seq);
         let mut lost = Vec::new();
-        let mut stable = self.stable_told;
         let (mut members_told, said_from) = (self.members_told, self.members_said.1);
         let mut anew_said = self.anew_said;
         let sample = self.sample(ack, now);
@@ -425,20 +412,17 @@ impl Peer {
                 members_told |= sent.seq >= said_from;
                 anew_said.1 |= sent.seq >= anew_said.0;
             }
-            if sent.arrived {
-                if all_known {
-                    stable = stable.max(sent.stable);
-                }
-                return !all_known;
-            }
-            if sent.seq + REORDER_MAX <= ack.high {
+            let gone = !sent.arrived && sent.seq + REORDER_MAX <= ack.high;
+            if gone {
                 lost_bytes += sent.bytes;
                 lost.push((Arc::clone(&sent.keys), sent.tick));
-                return false;
             }
-            true
+            !gone
         });
-        (self.stable_told, self.members_told, self.anew_said) = (stable, members_told, anew_said);
+        if all_known {
+            self.let_go(ack);
+        }
+        (self.members_told, self.anew_said) = (members_told, anew_said);
         self.heard_us = heard_us;
         self.budget.arrived(arrived);
         self.budget.lost(lost_bytes, now, self.round_trip());
@@ -450,6 +434,18 @@ impl Peer {
             });
         }
         self.note_synced();
+    }
+
+    /// Takes in what the peer says that it had received before it told the last of what has arrived here.
+    pub fn confirm_settled(&mut self, header: &Header, own: u64) {
+        if let Some(ack) = settled::read(header).filter(|ack| ack.of == own) {
+            self.let_go(&ack);
+        }
+    }
+
+    fn let_go(&mut self, ack: &Ack) {
+        let announced = self.in_flight.let_go(ack);
+        self.stable_told = self.stable_told.max(announced.unwrap_or(0));
     }
 
     /// The round trip that a confirmation shows, once for each frame.

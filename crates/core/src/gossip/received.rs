@@ -1,10 +1,7 @@
 //! Which frames of a peer were received, as it is confirmed to it. It must not know what they say.
 
 use crate::time::Nanos;
-use crate::wire::Ack;
-
-/// Frames older than this many behind the newest are ignored; it is the width of [`Ack::bits`].
-pub const WINDOW: u64 = 64;
+use crate::wire::{Ack, WINDOW};
 
 /// The newest frame received, and which of those before it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -21,6 +18,12 @@ impl Received {
     pub fn ack(&self, of: u64, now: Nanos) -> Option<Ack> {
         let delay_us = now.since(self.at).0 / 1000;
         (self.high > 0).then_some(Ack { of, high: self.high, bits: self.bits, delay_us })
+    }
+
+    /// The newest frame and which of those before it, as [`Ack`] names them; `None` before the first.
+    #[must_use]
+    pub fn names(&self) -> Option<(u64, u64)> {
+        (self.high > 0).then_some((self.high, self.bits))
     }
 
     /// Whether frame `seq` is newer than all that were received.

@@ -129,7 +129,7 @@ impl News {
     ///
     /// During a silence `common` is what the others have confirmed; what goes out of the window so is held back, and
     /// leaves it as [`Self::release_held`] says.
-    pub fn unacked(&mut self, common: Common) -> f64 {
+    pub fn unacked(&mut self, now: Nanos, common: Common) -> f64 {
         if common.silent {
             // before anything goes out of the window that the silent have not confirmed
             self.begin_silence(true);
@@ -139,6 +139,8 @@ impl News {
         let unacked = (self.granted - self.spans.acked) as f64;
         match &mut self.silence {
             Some(silence) if silence.holds() => {
+                // up to now only what was held so far: time that passed before a charge lets nothing of it go
+                silence.release(now);
                 silence.held += (self.spans.acked - before) as f64;
                 unacked + silence.held + silence.held_before
             }
@@ -239,8 +241,8 @@ impl News {
     pub fn tell(&mut self, now: Nanos, tick: u64, common: Common) -> f32 {
         let demand = self.demand_to_tell(now);
         // first, so that what is confirmed makes room for what is told
-        self.unacked(common);
-        if demand == 0.0 && self.known_to_all(common) {
+        self.unacked(now, common);
+        if demand == 0.0 && self.known_to_all(now, common) {
             self.new_baseline();
         }
         self.pressed = false;
@@ -275,13 +277,13 @@ impl News {
     /// Whether the baseline still has to move up though there is nothing new: all is confirmed and nothing asked for.
     pub fn unsettled(&mut self, now: Nanos, common: Common) -> bool {
         let behind = self.base != self.granted || self.refunded_base != self.refunded;
-        behind && self.demand.claimed(now) == 0.0 && self.known_to_all(common)
+        behind && self.demand.claimed(now) == 0.0 && self.known_to_all(now, common)
     }
 
     /// Whether all that was ever charged and refunded is common knowledge, and nobody is silent who might lack it.
-    fn known_to_all(&mut self, common: Common) -> bool {
+    fn known_to_all(&mut self, now: Nanos, common: Common) -> bool {
         let told = !self.moved() && self.told_tick <= common.tick && !common.silent;
-        told && self.unacked(common) == 0.0
+        told && self.unacked(now, common) == 0.0
     }
 
     /// Whether each tick still has to look at it.
@@ -395,7 +397,7 @@ mod tests {
                 granted_at.push(news.granted);
                 let common = Common { tick: tick.saturating_sub(lag), silent: false };
                 news.tell(Nanos(tick), tick, common);
-                let unacked = news.unacked(common);
+                let unacked = news.unacked(Nanos(tick), common);
                 assert!(unacked >= lag.min(tick) as f64, "never less than what is truly unconfirmed");
                 if tick > 4 * lag {
                     assert!(unacked <= (lag + lag / 2 + 2) as f64, "lag {lag} tick {tick}: {unacked}");
@@ -416,7 +418,7 @@ mod tests {
                 tick += 1;
                 news.tell(now, tick, upto(common(tick)));
             }
-            news.unacked(upto(common(tick)));
+            news.unacked(now, upto(common(tick)));
             news.demand_confirmed(now, false)
         };
         assert_eq!(run(&mut news, 10, 1000, &|_| 0), 0.0, "nothing confirmed, nothing claimed");
@@ -441,5 +443,21 @@ mod tests {
         assert!(news.unsettled(later, upto(1)));
         news.tell(later, 2, upto(1));
         assert_eq!(news.fresh(), 0);
+    }
+
+    #[test]
+    fn time_that_passed_before_a_charge_lets_nothing_of_it_go() {
+        let ms = Nanos::from_millis;
+        let silent = |tick| Common { tick, silent: true };
+        let mut news = News::new(Nanos::ZERO, 1, 0);
+        news.unacked(Nanos::ZERO, silent(0));
+        news.release_held(100.0, Nanos::ZERO);
+        news.granted += 1;
+        news.tell(ms(16), 1, silent(0));
+        assert_eq!(news.unacked(ms(18), silent(1)), 1.0);
+        news.release_held(100.0, ms(20));
+        assert!((news.unacked(ms(20), silent(1)) - 0.8).abs() < 1e-9);
+        assert!((news.unacked(ms(25), silent(1)) - 0.3).abs() < 1e-9, "between two looks at the silence, too");
+        assert_eq!(news.unacked(ms(40), silent(1)), 0.0);
     }
 }

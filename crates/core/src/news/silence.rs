@@ -21,8 +21,9 @@ pub struct Silence {
     pub(super) held_before: f64,
     /// Tokens that have left `held` by time.
     released: f64,
-    /// Up to when they have.
+    /// Up to when they have, and how many leave in a second.
     released_until: Option<Nanos>,
+    release_rate: f64,
     /// Up to when each one's spending is assumed.
     assumed_until: Vec<(Slot, Nanos)>,
     /// Tokens assumed and charged that nobody has told of.
@@ -51,6 +52,14 @@ impl Silence {
     /// Whole tokens that have left the window by time since it began.
     pub(super) const fn released(&self) -> u64 {
         self.released as u64
+    }
+
+    /// Lets go of what has left the window by time up to now.
+    pub(super) fn release(&mut self, now: Nanos) {
+        let passed = self.released_until.replace(now).map_or(0.0, |until| now.since(until).as_secs_f64());
+        let released = (self.release_rate * passed).min(self.held);
+        self.held -= released;
+        self.released += released;
     }
 
     /// Notes that the bucket has `level` of `capacity` tokens left. With what was assumed given back it may have been full
@@ -94,13 +103,11 @@ impl News {
         }
     }
 
-    /// Lets held charges leave the window for the time since this was called last, at `rate` tokens a second.
+    /// Lets held charges leave the window from now on at `rate` tokens a second.
     pub fn release_held(&mut self, rate: f64, now: Nanos) {
         let Some(silence) = &mut self.silence else { return };
-        let passed = silence.released_until.replace(now).map_or(0.0, |until| now.since(until).as_secs_f64());
-        let released = (rate * passed).min(silence.held);
-        silence.held -= released;
-        silence.released += released;
+        silence.release(now);
+        silence.release_rate = rate;
     }
 
     /// The own demand that the silent hold this node to, whatever it is now, and the sum of all demands beside it.

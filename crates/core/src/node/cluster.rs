@@ -18,7 +18,7 @@ use crate::wire::{
 };
 
 /// What a header takes at most, without a list of unknown keys.
-const HEADER_BYTES_MAX: usize = 96;
+const HEADER_BYTES_MAX: usize = 112;
 /// What a frame that answers an urgent one may carry beside its header: that fits any path.
 const REPLY_BYTES_MAX: usize = 1000;
 /// Keys told again to one peer in one tick.
@@ -271,6 +271,7 @@ impl Node {
     /// What it missed comes first: where there is no room for all, news that is told in each round must not keep out what
     /// waits, or no tick would ever be confirmed. Every frame but the last is behind what the next ones tell.
     fn tell(&self, round: &Round, peer: &mut Peer, outbox: &mut impl Outbox) {
+        peer.look_settled(round.tick);
         // by itself: beside a full run of updates the list would not fit
         if !peer.unknown.is_empty() {
             let unknown = std::mem::take(&mut peer.unknown);
@@ -399,6 +400,7 @@ impl Node {
         if let Some(ack) = &header.ack {
             let all_known = peer.has_needed(&header);
             peer.confirm(ack, all_known, word.own, now.at);
+            peer.confirm_settled(&header, word.own);
         }
         note_clock(peer, &header, now);
         peer.owes_ack |= header.flags & FLAG_ELICIT != 0;
@@ -470,11 +472,7 @@ impl Node {
 
 /// Estimates the peer's clock from the time it tells and half the round trip.
 fn note_clock(peer: &mut Peer, header: &Header, now: Now) {
-    let told = header.extensions.iter().find(|(tag, _)| *tag == EXTENSION_WALL_CLOCK);
-    let Some(micros) = told.and_then(|(_, bytes)| <[u8; 8]>::try_from(bytes.as_slice()).ok()).map(u64::from_be_bytes)
-    else {
-        return;
-    };
+    let Some(micros) = header.extension(EXTENSION_WALL_CLOCK).map(u64::from_be_bytes) else { return };
     let theirs = micros as f64 / 1e6 + peer.round_trip().as_secs_f64() / 2.0;
     let offset = theirs - now.wall as f64 / 1e9;
     peer.clock_offset = Some(match peer.clock_offset {

@@ -73,3 +73,17 @@ fn confirmations_of_another_run_or_of_frames_never_sent_are_ignored() {
     peer.confirm(&ack(9, u64::MAX), true, 3, Nanos(10));
     assert_eq!(peer.confirmed(1), 0);
 }
+
+#[test]
+fn a_late_confirmation_makes_nothing_known_that_was_heard_after_it() {
+    let mut peer = peer();
+    for tick in 1..=3 {
+        send(&mut peer, tick);
+    }
+    peer.confirm(&ack(3, 0b11), false, 3, Nanos(10));
+    assert_eq!(peer.confirmed(3), 0, "what the peer had told before is missing");
+    peer.confirm(&ack(2, 0b1), true, 3, Nanos(10));
+    assert_eq!(peer.confirmed(3), 2);
+    peer.confirm(&ack(3, 0b11), true, 3, Nanos(10));
+    assert_eq!(peer.confirmed(3), 3);
+}
