@@ -7,7 +7,7 @@ pub(super) const SLOT: Nanos = Nanos::from_millis(10);
 /// The weight of a slot: the time constant is ten slots, 100 ms.
 const ALPHA: f32 = 0.1;
 /// Below this many tokens a second a demand is none.
-const NONE: f32 = 0.05;
+const NONE: f32 = 0.5;
 /// A smoothed rate of offered tokens.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Demand {

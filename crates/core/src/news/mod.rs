@@ -15,9 +15,11 @@ use crate::counter::{Count, Slot, Step};
 use crate::stability::Common;
 use crate::time::Nanos;
 
-/// A demand is told anew when it has moved by more than this part. Below it is chance: peers then hold one value for long,
-/// so that a node that is cut off claims the very weight that the others leave it.
-const DEMAND_MOVED: f32 = 0.25;
+/// A demand is told anew when it has grown to more than so much of the one told last, or fallen below such a part of it.
+/// What is between is chance: peers then hold one value for long, so that a node that is cut off claims the very weight
+/// that the others leave it. A demand that fades tells each step to every peer, so the steps down are large.
+const DEMAND_GREW: f32 = 4.0 / 3.0;
+const DEMAND_FELL: f32 = 0.5;
 
 /// How long heard counters are kept after the key fell quiet. A frame that comes later than 64 others is ignored, and
 /// 64 frames take at least 3.2 s (keep-alive 50 ms): no late frame can find the counters gone and be charged twice.
@@ -229,9 +231,8 @@ impl News {
     /// The present demand, or the one told last if the two are about the same.
     fn demand_to_tell(&mut self, now: Nanos) -> f32 {
         let demand = self.demand.per_second(now);
-        let most = demand.max(self.told_demand);
-        let moved = (demand - self.told_demand).abs() > DEMAND_MOVED * most;
-        if moved || demand == 0.0 { demand } else { self.told_demand }
+        let steady = DEMAND_FELL * self.told_demand..=DEMAND_GREW * self.told_demand;
+        if demand > 0.0 && steady.contains(&demand) { self.told_demand } else { demand }
     }
 
     /// Notes that all is told in `tick`, and returns the demand to tell. Where everything told before is common
@@ -421,7 +422,7 @@ mod tests {
         };
         assert_eq!(run(&mut news, 10, 1000, &|_| 0), 0.0, "nothing confirmed, nothing claimed");
         let confirmed = run(&mut news, 10, 100, &|t| t - 1);
-        assert!((confirmed - 1000.0).abs() <= 1000.0 * DEMAND_MOVED, "{confirmed}");
+        assert!((1000.0 / DEMAND_GREW..=1000.0 / DEMAND_FELL).contains(&confirmed), "{confirmed}");
         let less = run(&mut news, 0, 100, &|t| t - 5);
         assert!(less < 500.0, "{less}");
     }
