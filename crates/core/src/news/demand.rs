@@ -7,7 +7,7 @@ pub(super) const SLOT: Nanos = Nanos::from_millis(10);
 /// The weight of a slot: the time constant is ten slots, 100 ms.
 const ALPHA: f32 = 0.1;
 /// Below this many tokens a second a demand is none.
-const NONE: f32 = 0.05;
+const NONE: f32 = 0.5;
 /// A demand is claimed for so many slots to twice as many, half a second to a second, after it was as high.
 const HOLD: u32 = 50;
 /// A node that was asked for nothing in this many slots, 50 ms, gives up at once what it claims beyond its present demand
