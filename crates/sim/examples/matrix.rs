@@ -1,52 +1,47 @@
 //! Runs the accuracy matrix: `matrix [TEXT...]`, the cells whose names (nodes,burst,delay_ms,loss,demand,load,wait_ms)
-//! contain every TEXT. Prints each, and which promise did not hold; run whole, writes `simulations/matrix.csv`.
+//! contain every TEXT. Prints each, and which claim did not hold; run whole, writes `simulations/matrix.csv`.
 
 #[path = "../tests/matrix/mod.rs"]
 mod matrix;
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::thread::available_parallelism;
 
 use matrix::Cell;
 use spillgate_sim::run::run;
 
 fn main() -> std::io::Result<()> {
     let only: Vec<String> = std::env::args().skip(1).collect();
-    let cells: Vec<Cell> = Cell::all()
-        .into_iter()
-        .filter(|cell| only.iter().all(|text| cell.to_string().contains(text.as_str())))
-        .collect();
-    // where all is recorded anew, nothing is held against the record
-    let before = if only.is_empty() { Vec::new() } else { matrix::recorded() };
+    let chosen = |cell: &Cell| only.iter().all(|text| cell.to_string().contains(text.as_str()));
+    let cells: Vec<Cell> = Cell::all().into_iter().filter(chosen).collect();
+    let recorded = matrix::recorded();
     let (next, wrong) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let lines: Mutex<Vec<(usize, String)>> = Mutex::default();
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let work = || {
+        while let Some((at, cell)) = cells.iter().enumerate().nth(next.fetch_add(1, Relaxed)) {
+            let scenario = cell.scenario(&recorded);
+            for strategy in &scenario.strategies {
+                let result = run(&scenario, strategy, scenario.seed);
+                let line = matrix::line(cell, &result);
+                let complaints = matrix::complaints(&scenario, &result);
+                wrong.fetch_add(complaints.len(), Relaxed);
+                let told: String = complaints.iter().map(|complaint| format!("\n  {complaint}")).collect();
+                println!("{line}{told}");
+                lines.lock().expect("nobody panicked").push((at, line));
+            }
+        }
+    };
     std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                while let Some((at, cell)) = {
-                    let at = next.fetch_add(1, Relaxed);
-                    cells.get(at).map(|cell| (at, cell))
-                } {
-                    let scenario = cell.scenario(&before);
-                    for strategy in &scenario.strategies {
-                        let result = run(&scenario, strategy, scenario.seed);
-                        let line = matrix::line(cell, &result);
-                        println!("{line}");
-                        for complaint in matrix::complaints(&scenario, &result) {
-                            wrong.fetch_add(1, Relaxed);
-                            println!("  {complaint}");
-                        }
-                        lines.lock().expect("nobody panicked").push((at, line));
-                    }
-                }
-            });
+        for _ in 0..available_parallelism().map_or(1, usize::from) {
+            scope.spawn(work);
         }
     });
     let mut lines = lines.into_inner().expect("nobody panicked");
+    // a cell's two lines come in order already
     lines.sort_by_key(|(at, _)| *at);
     let short = lines.iter().filter(|(_, line)| line.ends_with("no")).count();
-    println!("{} runs: {} claims do not hold, {short} runs short of a goal", lines.len(), wrong.into_inner());
+    println!("{} runs: {} claims do not hold, {short} short of a goal", lines.len(), wrong.into_inner());
     if only.is_empty() {
         let text: String = lines.iter().map(|(_, line)| format!("{line}\n")).collect();
         std::fs::write(matrix::path(), format!("{}\n{text}", matrix::HEADER))?;
