@@ -164,10 +164,12 @@ impl Links {
     pub fn meet(&mut self, now: Nanos, replica: &ReplicaId) -> Option<Slot> {
         let newer = self.peers.iter().any(|p| p.replica.node == replica.node && p.replica >= *replica);
         if newer || replica.node == self.own.node || self.gone.contains(replica) || self.peers.len() >= PEERS_MAX {
+            // whoever spends already goes on without those it never met, until both know all of each other
+            let state = if self.admitted { PeerState::Silent } else { PeerState::Joining };
             if let Some(peer) = self.find(replica) {
                 peer.dead = false;
                 if std::mem::take(&mut peer.hearsay) {
-                    (peer.state, peer.heard) = (PeerState::Joining, now);
+                    (peer.state, peer.heard) = (state, now);
                 }
             }
             return None;
@@ -331,8 +333,11 @@ impl Links {
     /// Without the second, of two that join one after the other each would take weight that the other has: both are
     /// counted in by all they know, and do not know each other yet. As it is, whichever of the two some third node met
     /// first, the later one hears of it from there.
+    ///
+    /// Those it never met are waited for, too: a joiner cut off from them would spend beside all shares that they count.
     fn is_counted_in(&self) -> bool {
-        let mut met = self.peers.iter().filter(|p| p.state != PeerState::Silent).peekable();
+        let waits_for = |p: &&Peer| p.state != PeerState::Silent || (p.hearsay && self.patient);
+        let mut met = self.peers.iter().filter(waits_for).peekable();
         met.peek().is_some() && met.all(|p| p.includes_us && p.members == Some(self.members))
     }
 

@@ -96,6 +96,10 @@ impl Node {
     }
 
     fn meet(&self, links: &mut Links, peer: &ReplicaId, now: Now) {
+        if !links.admitted && links.find(peer).is_some_and(|p| p.hearsay) {
+            // what it granted meanwhile comes all at once, on top of what was assumed of it
+            self.doubt();
+        }
         // a forerunner said no last word, or it would have left
         if let Some(freed) = links.meet(now.at, peer) {
             self.lose_slot(links, freed, now);
