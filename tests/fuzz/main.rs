@@ -9,8 +9,12 @@ mod targets;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use mutate::Mutator;
 use targets::{TARGETS, Target};
@@ -19,6 +23,8 @@ use targets::{TARGETS, Target};
 const ROUNDS: usize = 20_000;
 /// A request or a configuration costs more than a frame.
 const ROUNDS_TEXT: usize = 4_000;
+/// No round takes so long, however busy the machine is.
+const ROUND_MAX: Duration = Duration::from_secs(60);
 const SEED: u64 = 20_261_124;
 
 fn corpus(name: &str) -> PathBuf {
@@ -36,14 +42,22 @@ fn fuzz(name: &str, target: Target, rounds: usize) -> BTreeSet<String> {
     let rounds = std::env::var("SPILLGATE_FUZZ").ok().and_then(|n| n.parse().ok()).unwrap_or(rounds);
     let mut pool = load(name);
     assert!(!pool.is_empty(), "no corpus of {name}");
-    let mut seen: BTreeSet<String> = pool.iter().map(|input| target(input)).collect();
+    let (watched, watch) = mpsc::channel();
+    let of = name.to_owned();
+    let watching = thread::spawn(move || end_at_hang(&of, &watch));
+    let begin = |input: &[u8]| watched.send(input.to_vec()).unwrap();
+    let mut seen = BTreeSet::new();
+    for input in &pool {
+        begin(input);
+        seen.insert(target(input));
+    }
     let mut mutator = Mutator::new(SEED);
     for round in 0..rounds {
         let input = mutator.mutate(&pool);
+        begin(&input);
         let outcome = catch_unwind(AssertUnwindSafe(|| target(&input)));
         let Ok(outcome) = outcome else {
-            let path = std::env::temp_dir().join(format!("spillgate-fuzz-{name}-{round}"));
-            fs::write(&path, &input).unwrap();
+            let path = keep(name, &round.to_string(), &input);
             panic!("round {round} of {name} (seed {SEED}): the input is in {}, keep it in the corpus", path.display());
         };
         // what led to something new leads on
@@ -51,8 +65,35 @@ fn fuzz(name: &str, target: Target, rounds: usize) -> BTreeSet<String> {
             pool.push(input);
         }
     }
+    drop(watched);
+    watching.join().unwrap();
     eprintln!("{name}: {rounds} rounds, {} outcomes, {} inputs kept", seen.len(), pool.len());
     seen
+}
+
+/// Ends the tests where an input is read for ever: what hangs without a pause can't be left otherwise.
+fn end_at_hang(name: &str, inputs: &mpsc::Receiver<Vec<u8>>) {
+    let mut last = Vec::new();
+    loop {
+        match inputs.recv_timeout(ROUND_MAX) {
+            Ok(input) => last = input,
+            Err(mpsc::RecvTimeoutError::Disconnected) => return,
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                let path = keep(name, "hang", &last);
+                // not by eprintln, which is kept for the end of a test
+                let told =
+                    format!("an input of {name} is read for ever: it is in {}, keep it in the corpus", path.display());
+                let _ = writeln!(std::io::stderr(), "{told}");
+                std::process::abort();
+            }
+        }
+    }
+}
+
+fn keep(name: &str, what: &str, input: &[u8]) -> PathBuf {
+    let path = std::env::temp_dir().join(format!("spillgate-fuzz-{name}-{what}"));
+    fs::write(&path, input).unwrap();
+    path
 }
 
 fn run(name: &str, rounds: usize) -> BTreeSet<String> {

@@ -8,7 +8,8 @@ use spillgate_core::time::Nanos;
 use spillgate_core::view::ReplicaId;
 use spillgate_core::wire::slice::{SavedKey, Slice, encode_slice};
 use spillgate_core::wire::{
-    Ack, Describe, Frame, Header, Message, Refunds, StateCount, StateItem, Update, Used, encode_frame, encode_message,
+    Ack, Alone, Describe, Frame, Header, Message, Refunds, StateCount, StateItem, Update, Used, encode_frame,
+    encode_message,
 };
 
 /// By target.
@@ -53,7 +54,7 @@ fn update(limit: &str, algorithm: u8) -> Update {
         window: window(algorithm),
         demand: 12.5,
         previous: None,
-        released: (algorithm == 1).then_some(3),
+        alone: (algorithm == 1).then_some(Alone { released: 3, unclaimed: true }),
         describe: Some(describe(limit, algorithm)),
     }
 }

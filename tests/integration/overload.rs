@@ -274,7 +274,7 @@ async fn a_member_that_lies_harms_no_key_but_those_it_speaks_of_and_speaks_for_n
         window: None,
         demand: f32::MAX,
         previous: None,
-        released: None,
+        alone: None,
         describe: Some(describe()),
     };
     // others' counters: as a table that nobody asked for
@@ -327,7 +327,7 @@ async fn a_member_that_floods_with_keys_takes_no_memory_and_no_key_that_counts()
         window: None,
         demand: 0.0,
         previous: None,
-        released: None,
+        alone: None,
         describe: Some(describe()),
     };
     let frames = 4000u64;

@@ -261,7 +261,7 @@ impl Entry {
             window: self.meter.window(),
             previous: (news.previous > 0).then_some(news.previous),
             demand,
-            released: news.released(),
+            alone: news.alone(),
             describe: describe.then(|| describe_rule(&self.rule)),
         })
     }
@@ -287,7 +287,7 @@ impl Entry {
             demand: update.demand,
             settled: update.fresh == 0 && refunds_fresh == 0,
             fresh: update.fresh,
-            released: update.released.unwrap_or(0),
+            alone: update.alone,
         };
         let by_time = news.hear(slot, seq, said, now.at).unwrap_or(0);
         // at first contact the whole count is no news: only what is newer than the baseline, and no more than fits

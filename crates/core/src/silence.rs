@@ -17,7 +17,7 @@ impl Entry {
     ///
     /// The silent do the same, by what they knew when the silence began. So what one of them spends from any moment on is
     /// at most its part of the rate since then, which is charged here a little ahead of time, and what its window grows
-    /// by, which it tells when it speaks again ([`Update::released`](crate::wire::Update::released) is what it did not grow by). Nothing that was
+    /// by, which it tells when it speaks again ([`Alone::released`](crate::wire::Alone::released) is what it did not grow by). Nothing that was
     /// assumed is given back: a bucket that was full meanwhile would get back what it had lost by being full.
     ///
     /// In a window nothing comes back, so there nothing is assumed and nothing leaves: each node has its share of it. Plain
@@ -44,15 +44,18 @@ impl Entry {
         let rate = self.rule.rate().per_second();
         let own = f64::from(news.demand_confirmed(now.at, outlook.silent > 0));
         let (heard, known) = news.demand_in_silence(own);
-        let released = if outlook.admitted { stability::share(heard, known, outlook.replicas) } else { 0.0 };
+        let even = 1.0 / f64::from(outlook.replicas);
+        let part = if news.is_even() { even } else { stability::share(heard, known, outlook.replicas) };
+        let released = if outlook.admitted { part } else { 0.0 };
         news.release_held(released * rate, now.at);
+        let at_least = if news.others_may_be_even(|slot| silent.iter().any(|s| s.slot == slot)) { even } else { 0.0 };
         let theirs: f64 = silent.iter().filter_map(|s| news.heard_of(s.slot)).map(|p| f64::from(p.said.demand)).sum();
         let total = news.total_in_silence(own).max(own + theirs);
         let (mut assumed, mut parts) = (0.0, 0.0);
         for Silent { slot, since, .. } in silent {
             // of a key that it never spoke of, nothing is known to have been spent before now
             let (demand, since) = news.heard_of(*slot).map_or((0.0, now.at), |p| (f64::from(p.said.demand), *since));
-            let part = stability::share(demand, total, outlook.replicas);
+            let part = stability::share(demand, total, outlook.replicas).max(at_least);
             parts += part;
             assumed += news.assume(*slot, since, now.at.plus(ASSUMED_AHEAD), part * rate);
         }
@@ -95,7 +98,8 @@ impl Entry {
         let own = f64::from(news.demand_confirmed(now.at, outlook.silent > 0));
         let demand = news.heard_of(slot).map_or(0.0, |p| f64::from(p.said.demand));
         let total = news.total_in_silence(own).max(own + demand);
-        let weight = stability::share(demand, total, outlook.replicas);
+        let at_least = if news.others_may_be_even(|of| of == slot) { 1.0 / f64::from(outlook.replicas) } else { 0.0 };
+        let weight = stability::share(demand, total, outlook.replicas).max(at_least);
         let capacity = self.rule.capacity() as f64;
         let outlook = Outlook { admitted: true, ..*outlook };
         let window = stability::allowance(&self.rule, &outlook, weight, capacity, 0.0, 1.0);

@@ -30,7 +30,8 @@
 //! What is proved, searched and refuted of it stands in `ACCURACY.md`, beside `src`.
 //!
 //! **Silence.** A peer not heard of for the stale time, or that says that it does not hear this node, is silent: each side
-//! goes on by itself, at the weights that both knew. The bucket is charged the silent's part of the rate, a little ahead of
+//! goes on by itself, at the weights that both knew, and at even ones where nobody may have more: of a key for which nobody
+//! had told all the others of any demand (`News::is_even`). The bucket is charged the silent's part of the rate, a little ahead of
 //! time, and own charges that only they have not confirmed leave the window at this node's part. When they speak again they
 //! tell how much of what they granted left their window by time; only that was charged here already. What was assumed too
 //! much is not given back: a bucket that was full meanwhile would get back what it had lost by being full. It comes back

@@ -40,7 +40,7 @@ pub const FLAG_SYNCED: u8 = 8;
 
 /// The sender has not heard the receiver for the stale time: whoever reads this is silent to it.
 pub const FLAG_DEAF: u8 = 16;
-/// The sender goes on without the receiver's confirmation: its charges leave its window by time, see [`Update::released`].
+/// The sender goes on without the receiver's confirmation: its charges leave its window by time, see [`Alone::released`].
 pub const FLAG_RELEASING: u8 = 32;
 
 /// The sender has news for the receiver that no frame tells yet, or none that [`Header::needs`] could name.
@@ -134,6 +134,16 @@ pub struct Refunds {
     pub fresh: u64,
 }
 
+/// How a node goes on under a key while a peer is silent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Alone {
+    /// Cumulative tokens, since the silence began, that left the sender's window by time and not by confirmation. Whoever
+    /// assumes the sender's spending meanwhile has charged them already.
+    pub released: u64,
+    /// Whether the sender claims no weight by its demand, since the silent had not heard of any.
+    pub unclaimed: bool,
+}
+
 /// What a peer needs to know of a key that it has never seen.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
 pub struct Describe {
@@ -173,9 +183,8 @@ pub struct Update {
     pub previous: Option<u64>,
     /// Smoothed offered load, tokens a second.
     pub demand: f32,
-    /// While a peer is silent: cumulative tokens, since the silence began, that left the sender's window by time and not
-    /// by confirmation. Whoever assumes the sender's spending meanwhile has charged them already.
-    pub released: Option<u64>,
+    /// While a peer is silent: how the sender goes on without it.
+    pub alone: Option<Alone>,
     /// For peers that have not confirmed one yet.
     pub describe: Option<Describe>,
 }

@@ -358,3 +358,34 @@ fn a_charge_that_a_table_told_of_is_not_charged_again_when_its_node_is_met() {
         assert_eq!(level(&cluster, 2, "k").round(), 950.0, "{algorithm:?}");
     }
 }
+
+/// Its peers have forgotten it, and it brings an hour-old snapshot or none: the day's quota is spent all the same.
+#[test]
+fn a_node_that_is_back_after_an_hour_has_no_fresh_quota() {
+    for algorithm in [Algorithm::FixedWindow, Algorithm::TokenBucket] {
+        for with_snapshot in [true, false] {
+            let mut cluster = Cluster::new(3, daily(algorithm, Accuracy::default()), MS, 0.0, 19);
+            cluster.settle();
+            spend(&mut cluster, 0, "k", 300);
+            let slices = if with_snapshot { cluster.snapshot(0) } else { Vec::new() };
+            cluster.run(cluster.now + SECOND);
+            cluster.crash(0);
+            spend(&mut cluster, 1, "k", 400);
+            cluster.run(cluster.now + HOUR);
+            spend(&mut cluster, 2, "k", 200);
+            cluster.start_from(0, &slices);
+            cluster.bring(1, 0);
+            cluster.bring(2, 0);
+            cluster.run(cluster.now + SECOND);
+            let refilled = if algorithm.windowed() { 0.0 } else { 1000.0 / 24.0 };
+            for i in 0..3 {
+                let level = level(&cluster, i, "k");
+                let right = (98.0..102.0 + refilled).contains(&level);
+                assert!(
+                    right,
+                    "{algorithm:?}, snapshot {with_snapshot}: {i} has {level} left of the 100 and what came back"
+                );
+            }
+        }
+    }
+}

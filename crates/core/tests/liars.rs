@@ -105,7 +105,7 @@ impl Subject {
             window,
             demand: 1.0,
             previous: None,
-            released: None,
+            alone: None,
             describe,
         }
     }

@@ -145,7 +145,7 @@ fn a_rule_of_a_later_version_spoils_no_other_key_of_its_frame() {
         window: None,
         demand: 0.0,
         previous: None,
-        released: None,
+        alone: None,
         describe: Some(describe),
     };
     let own = node.key_id(LimitRef::Named("api"), "k").to_bytes();

@@ -57,7 +57,7 @@ fn the_fullest_frame_that_fits_is_read() {
         window: None,
         demand: 0.0,
         previous: None,
-        released: None,
+        alone: None,
         describe: None,
     };
     let header = Header {

@@ -14,6 +14,7 @@ pub use spans::Spans;
 use crate::counter::{Count, Slot, Step};
 use crate::stability::Common;
 use crate::time::Nanos;
+use crate::wire::Alone;
 
 /// A demand is told anew when it has moved by more than this part. Below it is chance: peers then hold one value for long,
 /// so that a node that is cut off claims the very weight that the others leave it.
@@ -47,13 +48,24 @@ pub struct Said {
     pub settled: bool,
     /// Tokens that it granted since all were, or in the present window.
     pub fresh: u64,
-    /// Tokens that left its window by time in its present silence.
-    pub released: u64,
+    /// How it goes on in a silence.
+    pub alone: Option<Alone>,
+}
+
+impl Said {
+    fn released(&self) -> u64 {
+        self.alone.map_or(0, |alone| alone.released)
+    }
 }
 
 impl PeerNews {
     fn new(slot: Slot, now: Nanos) -> Self {
         Self { slot, count: Count::default(), said: Said::default(), seq: 0, heard: now }
+    }
+
+    /// Whether it may claim weight by its demand.
+    fn may_claim(&self) -> bool {
+        self.said.demand > 0.0 && !self.said.alone.is_some_and(|alone| alone.unclaimed)
     }
 }
 
@@ -74,6 +86,8 @@ pub struct News {
     told: (u64, u64),
     told_tick: u64,
     told_demand: f32,
+    /// Whether it was told that this node claims nothing by its demand.
+    told_unclaimed: bool,
     spans: Spans,
     /// Own offered load.
     pub demand: Demand,
@@ -111,6 +125,7 @@ impl News {
             told: (granted, refunded),
             told_tick: 0,
             told_demand: 0.0,
+            told_unclaimed: false,
             spans: Spans::settled(granted, 0.0),
             demand: Demand::new(now),
             peers: Vec::new(),
@@ -148,10 +163,10 @@ impl News {
         }
     }
 
-    /// Whole tokens that have left the window by time, while a peer is silent.
+    /// What is told of how this node goes on, while a peer is silent.
     #[must_use]
-    pub fn released(&self) -> Option<u64> {
-        self.silence.as_ref().filter(|silence| silence.holds()).map(|silence| silence.released())
+    pub fn alone(&self) -> Option<Alone> {
+        self.silence.as_ref().and_then(|silence| silence.told())
     }
 
     /// Of `tokens` that `slot` tells of, `by_time` having left its window by time, those charged here in advance.
@@ -168,10 +183,9 @@ impl News {
         self.unheard_before.saturating_add(unconfirmed).saturating_add(held as u64)
     }
 
-    /// The own demand and that of all others, as the weight goes by: see [`Self::demand_confirmed`]. Of a key that nobody
-    /// spoke of before the silence, the silent know nothing either, and all have even shares of it.
+    /// The own demand and that of all others, as the weight goes by: see [`Self::demand_confirmed`].
     pub fn demands(&mut self, now: Nanos, silent: bool) -> (f64, f64) {
-        if silent && self.silence.as_ref().is_some_and(|silence| silence.began_unknown()) {
+        if silent && self.is_even() {
             return (0.0, 0.0);
         }
         (f64::from(self.demand_confirmed(now, silent)), self.others)
@@ -182,10 +196,11 @@ impl News {
         let present = self.demand_to_tell(now);
         let heard = self.spans.demand_confirmed(present);
         match &self.silence {
+            // what it was held to ends with it, a moment after the last has spoken
+            Some(silence) if silent || silence.holds() => heard.min(silence.demand),
             _ if !silent => heard,
-            Some(silence) => heard.min(silence.demand),
             // a key of which the silent have heard nothing
-            None => 0.0,
+            _ => 0.0,
         }
     }
 
@@ -219,7 +234,8 @@ impl News {
     pub fn untold(&mut self, now: Nanos) -> bool {
         let demand = self.demand_to_tell(now);
         let describe = self.described == 0 && self.matters(demand);
-        describe || self.pressed || self.moved() || demand != self.told_demand
+        let unclaimed = demand > 0.0 && self.told_unclaimed != self.is_unclaimed();
+        describe || self.pressed || self.moved() || demand != self.told_demand || unclaimed
     }
 
     /// Whether there is anything in what is told with `demand`: else a peer that does not know the key passes over it.
@@ -250,10 +266,14 @@ impl News {
             self.told_tick = tick;
         }
         self.told = (self.granted, self.refunded);
-        self.told_demand = demand;
+        (self.told_demand, self.told_unclaimed) = (demand, self.is_unclaimed());
         self.spans.told(tick, self.granted, demand, common.tick);
         self.busy = now;
         demand
+    }
+
+    fn is_unclaimed(&self) -> bool {
+        self.silence.as_ref().is_some_and(|silence| silence.is_unclaimed())
     }
 
     /// The demand told last, tokens a second.
@@ -338,7 +358,7 @@ impl News {
         if before.demand != said.demand {
             self.sum_others();
         }
-        Some(said.released.saturating_sub(before.released))
+        Some(said.released().saturating_sub(before.released()))
     }
 
     fn peer(&mut self, slot: Slot, now: Nanos) -> &mut PeerNews {

@@ -1,10 +1,11 @@
 //! What is kept of a key while peers are silent: what they are assumed to spend, and own charges that only they have not
 //! confirmed. The rule behind it is in [`crate::stability`] and [`crate::entry::Entry::assume`].
 
-use super::News;
 use super::account::Stored;
+use super::{News, PeerNews};
 use crate::counter::Slot;
 use crate::time::Nanos;
+use crate::wire::Alone;
 
 /// What is kept of a key while peers are silent.
 #[derive(Clone, Debug, Default)]
@@ -44,14 +45,14 @@ impl Silence {
         self.own
     }
 
-    /// Whether nobody had any demand when it began.
-    pub(super) fn began_unknown(&self) -> bool {
-        self.total <= 0.0
+    /// Whether this node goes on without the silent and claims no weight by its demand: they had heard of none.
+    pub(super) fn is_unclaimed(&self) -> bool {
+        self.own && self.demand <= 0.0
     }
 
-    /// Whole tokens that have left the window by time since it began.
-    pub(super) const fn released(&self) -> u64 {
-        self.released as u64
+    /// What is told of it.
+    pub(super) fn told(&self) -> Option<Alone> {
+        self.own.then(|| Alone { released: self.released as u64, unclaimed: self.is_unclaimed() })
     }
 
     /// Lets go of what has left the window by time up to now.
@@ -98,6 +99,10 @@ impl News {
     /// Nobody is silent any more who has not confirmed all: own charges need not be held back.
     pub fn end_own_silence(&mut self) {
         if let Some(silence) = &mut self.silence {
+            if silence.is_unclaimed() {
+                // peers may have an even share because this node claims nothing: it does again once they have heard that
+                self.spans.claim_nothing();
+            }
             silence.own = false;
             (silence.held, silence.held_before) = (0.0, 0.0);
         }
@@ -108,6 +113,26 @@ impl News {
         let Some(silence) = &mut self.silence else { return };
         silence.release(now);
         silence.release_rate = rate;
+    }
+
+    /// Whether this node has an even share of the key, whatever the demands: it goes on without the silent, who have heard
+    /// of no demand here, and nobody is known who may claim weight by his.
+    ///
+    /// Who claims weight has told a demand that all have confirmed, this node with them, and says so; or goes on alone too,
+    /// and does not say that it claims nothing. So where one node has an even share none has more, and all together no
+    /// more than one.
+    #[must_use]
+    pub fn is_even(&self) -> bool {
+        self.silence.as_ref().is_some_and(|silence| silence.is_unclaimed())
+            && !self.peers.iter().any(PeerNews::may_claim)
+    }
+
+    /// Whether others may have an [even](Self::is_even) share. They have none where somebody claims weight for certain:
+    /// this node does, or one that is silent, or that goes on alone and says so.
+    #[must_use]
+    pub fn others_may_be_even(&self, silent: impl Fn(Slot) -> bool) -> bool {
+        let claims = |p: &PeerNews| p.may_claim() && (p.said.alone.is_some() || silent(p.slot));
+        self.silence.as_ref().is_some_and(|silence| silence.demand <= 0.0) && !self.peers.iter().any(claims)
     }
 
     /// The own demand that the silent hold this node to, whatever it is now, and the sum of all demands beside it.
@@ -162,4 +187,83 @@ fn take_most(sum: &mut f64, tokens: u64) -> u64 {
     let taken = tokens.min(sum.max(0.0).ceil() as u64);
     *sum -= taken as f64;
     taken
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::news::Said;
+    use crate::stability::Common;
+
+    const NEAR: Slot = Slot(1);
+    const FAR: Slot = Slot(2);
+    const CUT: Common = Common { tick: 0, silent: true };
+
+    /// A key that first came up in a silence.
+    fn new_key() -> News {
+        let mut news = News::new(Nanos::ZERO, 1, 0);
+        news.begin_silence(true);
+        news.described = 1;
+        news
+    }
+
+    fn said(news: &mut News, slot: Slot, seq: u64, demand: f32, alone: Option<Alone>) {
+        news.hear(slot, seq, Said { demand, alone, ..Said::default() }, Nanos::ZERO);
+    }
+
+    const fn alone(unclaimed: bool) -> Option<Alone> {
+        Some(Alone { released: 0, unclaimed })
+    }
+
+    #[test]
+    fn a_key_that_nobody_may_claim_is_shared_evenly() {
+        let mut news = new_key();
+        assert!(news.is_even());
+        assert!(news.alone().is_some_and(|alone| alone.unclaimed), "and it is told");
+        said(&mut news, NEAR, 1, 10.0, None);
+        assert!(!news.is_even(), "one who goes on with all may claim what all have heard");
+        assert!(news.others_may_be_even(|slot| slot == FAR), "but it may be that not all have");
+        said(&mut news, NEAR, 2, 10.0, alone(true));
+        assert!(news.is_even());
+        assert_eq!(news.demands(Nanos::ZERO, true), (0.0, 0.0));
+        said(&mut news, NEAR, 3, 10.0, alone(false));
+        assert!(!news.is_even(), "it claims what all had heard");
+        assert!(!news.others_may_be_even(|slot| slot == FAR), "and so had the silent");
+    }
+
+    #[test]
+    fn what_the_silent_had_asked_for_they_may_claim() {
+        let mut news = News::new(Nanos::ZERO, 1, 0);
+        said(&mut news, FAR, 1, 10.0, None);
+        news.unacked(CUT);
+        assert!(!news.is_even());
+        assert!(!news.others_may_be_even(|slot| slot == FAR));
+    }
+
+    /// Peers have an even share as long as they think that it claims nothing.
+    #[test]
+    fn who_claimed_nothing_says_that_it_may_again_before_it_does() {
+        let mut news = new_key();
+        let mut now = Nanos::ZERO;
+        let demand = |news: &mut News, now: &mut Nanos, tick, common| {
+            for _ in 0..20 {
+                news.demand.offer(*now, 10);
+                *now = now.plus(Nanos::from_millis(10));
+            }
+            news.tell(*now, tick, common);
+        };
+        for tick in 1..5 {
+            // those that speak confirm each tick
+            demand(&mut news, &mut now, tick, Common { tick: tick - 1, ..CUT });
+        }
+        assert!(!news.untold(now), "it is told, and that it claims nothing");
+        assert_eq!(news.demand_confirmed(now, false), 0.0, "all speak again, and it was not told yet");
+        news.end_own_silence();
+        assert!(news.untold(now), "it is told again, without that");
+        assert_eq!(news.demand_confirmed(now, false), 0.0);
+        demand(&mut news, &mut now, 5, Common { tick: 4, silent: false });
+        assert_eq!(news.demand_confirmed(now, false), 0.0, "nobody has confirmed it");
+        news.unacked(Common { tick: 5, silent: false });
+        assert!(news.demand_confirmed(now, false) > 500.0);
+    }
 }

@@ -84,6 +84,14 @@ impl Spans {
         self.under_way().iter().map(|s| s.demand_least).fold(present.min(self.acked_demand), f32::min)
     }
 
+    /// No demand told so far counts as heard of.
+    pub(super) fn claim_nothing(&mut self) {
+        self.acked_demand = 0.0;
+        if let Some(queue) = &mut self.queue {
+            queue.spans.iter_mut().for_each(|s| (s.demand, s.demand_least) = (0.0, 0.0));
+        }
+    }
+
     /// Whether nothing is under way.
     pub(super) const fn is_empty(&self) -> bool {
         self.queue.is_none()

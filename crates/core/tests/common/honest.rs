@@ -4,8 +4,8 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use spillgate_core::wire::{
-    Ack, Describe, EXTENSIONS_MAX, Frame, Header, Message, Refunds, StateCount, StateItem, UNKNOWN_MAX, UPDATES_MAX,
-    Update, Used,
+    Ack, Alone, Describe, EXTENSIONS_MAX, Frame, Header, Message, Refunds, StateCount, StateItem, UNKNOWN_MAX,
+    UPDATES_MAX, Update, Used,
 };
 
 /// Largest count that an honest replica may tell.
@@ -27,6 +27,7 @@ pub fn describe() -> impl Strategy<Value = Describe> {
 
 pub fn update() -> impl Strategy<Value = Update> {
     let count = || prop_oneof![1..1000u64, 1..=COUNT_MAX];
+    let alone = any::<(u64, bool)>().prop_map(|(released, unclaimed)| Alone { released, unclaimed });
     let refunds = (count(), any::<u64>()).prop_map(|(refunded, f)| Refunds { refunded, fresh: f % (refunded + 1) });
     (
         any::<[u8; 16]>(),
@@ -34,10 +35,10 @@ pub fn update() -> impl Strategy<Value = Update> {
         option::of(refunds),
         option::of(any::<u64>()),
         prop_oneof![Just(0f32), 0f32..1e9, Just(f32::MAX)],
-        (option::of(any::<u64>()), option::of(any::<u64>())),
+        (option::of(any::<u64>()), option::of(alone)),
         option::weighted(0.1, describe()),
     )
-        .prop_map(|(key, (granted, f), refunds, window, demand, (previous, released), describe)| Update {
+        .prop_map(|(key, (granted, f), refunds, window, demand, (previous, alone), describe)| Update {
             key,
             granted,
             fresh: f % (granted + 1),
@@ -45,7 +46,7 @@ pub fn update() -> impl Strategy<Value = Update> {
             window,
             previous,
             demand,
-            released,
+            alone,
             describe,
         })
 }
