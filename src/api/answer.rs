@@ -2,13 +2,13 @@
 //!
 //! The headers follow draft-ietf-httpapi-ratelimit-headers, whose fields are lists of RFC 9651.
 
+use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use bytes::Bytes;
-use http_body_util::Full;
 use serde::Serialize;
-use spillgate_core::decision::{Decision, Reason, Refunded};
+use spillgate_core::decision::{Decision, Refunded};
 use spillgate_core::time::Nanos;
 
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
@@ -27,42 +27,49 @@ pub struct Answer<'a> {
     pub decision: &'a Decision,
 }
 
-#[derive(Serialize)]
-struct AnswerJson<'a> {
-    allowed: bool,
-    limit: &'a str,
-    key: &'a str,
-    cost: u64,
-    capacity: u64,
-    remaining: u64,
-    retry_after_ms: u64,
-    reset_after_ms: u64,
-    delay_ms: u64,
-    reason: Option<&'static str>,
-}
-
-impl<'a> Answer<'a> {
-    fn json(&self) -> AnswerJson<'a> {
+impl Answer<'_> {
+    /// Writes it as JSON: by hand, since it is written for every check, and serde pays for each comma.
+    fn json(&self, text: &mut Vec<u8>) {
         let d = self.decision;
-        AnswerJson {
-            allowed: d.allowed,
-            limit: self.limit,
-            key: self.key,
-            cost: d.cost,
-            capacity: d.capacity,
-            remaining: d.remaining,
-            retry_after_ms: if d.allowed { 0 } else { d.retry_after.as_millis_ceil().max(1) },
-            reset_after_ms: d.reset_after.as_millis_ceil(),
-            delay_ms: d.delay.as_millis_ceil(),
-            reason: d.reason.map(Reason::as_str),
+        let retry_after = if d.allowed { 0 } else { d.retry_after.as_millis_ceil().max(1) };
+        text.extend_from_slice(if d.allowed {
+            br#"{"allowed":true,"limit":"#
+        } else {
+            br#"{"allowed":false,"limit":"#
+        });
+        json_string(self.limit, text);
+        text.extend_from_slice(br#","key":"#);
+        json_string(self.key, text);
+        for (name, number) in [
+            (r#","cost":"#, d.cost),
+            (r#","capacity":"#, d.capacity),
+            (r#","remaining":"#, d.remaining),
+            (r#","retry_after_ms":"#, retry_after),
+            (r#","reset_after_ms":"#, d.reset_after.as_millis_ceil()),
+            (r#","delay_ms":"#, d.delay.as_millis_ceil()),
+        ] {
+            text.extend_from_slice(name.as_bytes());
+            text.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+        }
+        text.extend_from_slice(br#","reason":"#);
+        match d.reason {
+            None => text.extend_from_slice(b"null}"),
+            Some(reason) => {
+                json_string(reason.as_str(), text);
+                text.push(b'}');
+            }
         }
     }
 }
 
-#[derive(Serialize)]
-struct BatchJson<'a> {
-    allowed: bool,
-    results: Vec<AnswerJson<'a>>,
+fn json_string(string: &str, text: &mut Vec<u8>) {
+    if string.bytes().all(|b| b >= b' ' && b != b'"' && b != b'\\') {
+        text.push(b'"');
+        text.extend_from_slice(string.as_bytes());
+        text.push(b'"');
+    } else {
+        serde_json::to_writer(text, string).expect("a string always serialises");
+    }
 }
 
 #[derive(Serialize)]
@@ -76,13 +83,15 @@ struct RefundedJson<'a> {
 
 /// `value` as an answer of 200.
 pub fn json(value: &impl Serialize) -> Response {
-    whole(value).into_response()
+    whole(value).map(Body::from)
 }
 
-fn whole(value: &impl Serialize) -> axum::http::Response<Full<Bytes>> {
-    let mut text = Vec::with_capacity(256);
-    serde_json::to_writer(&mut text, value).expect("answers are made of names, numbers and lists");
-    let mut response = axum::http::Response::new(Full::new(text.into()));
+fn whole(value: &impl Serialize) -> axum::http::Response<Bytes> {
+    of_json(serde_json::to_vec(value).expect("answers are made of names, numbers and lists"))
+}
+
+fn of_json(text: Vec<u8>) -> axum::http::Response<Bytes> {
+    let mut response = axum::http::Response::new(text.into());
     // of the answer itself, the two that describe it, and when to ask again
     response.headers_mut().reserve(4);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -90,16 +99,60 @@ fn whole(value: &impl Serialize) -> axum::http::Response<Full<Bytes>> {
 }
 
 /// The answer to one check.
-pub fn one(answer: Answer<'_>) -> axum::http::Response<Full<Bytes>> {
-    let mut response = whole(&answer.json());
+pub fn one(answer: Answer<'_>) -> axum::http::Response<Bytes> {
+    let mut text = Vec::with_capacity(256);
+    answer.json(&mut text);
+    let mut response = of_json(text);
     describe(response.headers_mut(), &[answer]);
     response
 }
 
+/// Writes the answer to one check as HTTP/1.1 has it on the wire: what [`one`] says, as it is said most often. `room` is
+/// reused from one to the next.
+pub fn write_one(answer: Answer<'_>, date: &str, room: &mut Vec<u8>, wire: &mut Vec<u8>) {
+    room.clear();
+    answer.json(room);
+    wire.extend_from_slice(b"HTTP/1.1 200 OK\r\ncontent-type: application/json");
+    for field in [POLICY, LIMIT] {
+        wire.extend_from_slice(b"\r\n");
+        wire.extend_from_slice(field.as_str().as_bytes());
+        wire.extend_from_slice(b": ");
+        describe_in(&field, &[answer], wire);
+    }
+    if let Some(seconds) = retry_after(&[answer]) {
+        wire.extend_from_slice(b"\r\nretry-after: ");
+        wire.extend_from_slice(itoa::Buffer::new().format(seconds).as_bytes());
+    }
+    end_head(room.len(), date, wire);
+    wire.extend_from_slice(room);
+}
+
+/// Writes the fields that every answer ends its head with.
+pub fn end_head(length: usize, date: &str, wire: &mut Vec<u8>) {
+    wire.extend_from_slice(b"\r\ncontent-length: ");
+    wire.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
+    wire.extend_from_slice(b"\r\ndate: ");
+    wire.extend_from_slice(date.as_bytes());
+    wire.extend_from_slice(b"\r\n\r\n");
+}
+
 /// The answer to several checks, in their order.
-pub fn many(answers: &[Answer<'_>]) -> axum::http::Response<Full<Bytes>> {
+pub fn many(answers: &[Answer<'_>]) -> axum::http::Response<Bytes> {
+    let mut text = Vec::with_capacity(256 * answers.len());
     let allowed = answers.iter().all(|a| a.decision.allowed);
-    let mut response = whole(&BatchJson { allowed, results: answers.iter().map(Answer::json).collect() });
+    text.extend_from_slice(if allowed {
+        br#"{"allowed":true,"results":["#
+    } else {
+        br#"{"allowed":false,"results":["#
+    });
+    for (i, answer) in answers.iter().enumerate() {
+        if i > 0 {
+            text.push(b',');
+        }
+        answer.json(&mut text);
+    }
+    text.extend_from_slice(b"]}");
+    let mut response = of_json(text);
     describe(response.headers_mut(), answers);
     response
 }
@@ -115,35 +168,39 @@ fn describe(headers: &mut HeaderMap, answers: &[Answer<'_>]) {
         [one] => describe_shown(headers, &[*one]),
         many => describe_shown(headers, &tightest(many)),
     }
-    if let Some(wait) = retry_after(answers) {
-        headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_secs_ceil().max(1)));
+    if let Some(seconds) = retry_after(answers) {
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
 }
 
 fn describe_shown(headers: &mut HeaderMap, shown: &[Answer<'_>]) {
     let mut text = Vec::with_capacity(128);
-    for (name, members) in [(POLICY, ["q", "w"]), (LIMIT, ["r", "t"])] {
+    for field in [POLICY, LIMIT] {
         text.clear();
-        for (i, answer) in shown.iter().enumerate() {
-            let d = answer.decision;
-            let numbers = if name == POLICY {
-                [d.capacity, d.window.as_secs_ceil()]
-            } else {
-                [d.remaining, d.reset_after.as_secs_ceil()]
-            };
-            if i > 0 {
-                text.extend_from_slice(b", ");
-            }
-            quote(answer.limit, &mut text);
-            for (member, number) in members.into_iter().zip(numbers) {
-                text.push(b';');
-                text.extend_from_slice(member.as_bytes());
-                text.push(b'=');
-                text.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
-            }
-        }
+        describe_in(&field, shown, &mut text);
         if let Ok(value) = HeaderValue::from_bytes(&text) {
-            headers.insert(name, value);
+            headers.insert(field, value);
+        }
+    }
+}
+
+/// Writes the value of one of the two fields.
+fn describe_in(field: &HeaderName, shown: &[Answer<'_>], text: &mut Vec<u8>) {
+    let members = if *field == POLICY { [";q=", ";w="] } else { [";r=", ";t="] };
+    for (i, answer) in shown.iter().enumerate() {
+        let d = answer.decision;
+        let numbers = if *field == POLICY {
+            [d.capacity, d.window.as_secs_ceil()]
+        } else {
+            [d.remaining, d.reset_after.as_secs_ceil()]
+        };
+        if i > 0 {
+            text.extend_from_slice(b", ");
+        }
+        quote(answer.limit, text);
+        for (member, number) in members.into_iter().zip(numbers) {
+            text.extend_from_slice(member.as_bytes());
+            text.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
         }
     }
 }
@@ -162,10 +219,10 @@ fn tightest<'a>(answers: &[Answer<'a>]) -> Vec<Answer<'a>> {
     shown
 }
 
-/// When all that was refused and can ever be granted is worth asking for again.
-fn retry_after(answers: &[Answer<'_>]) -> Option<Nanos> {
+/// In how many seconds all that was refused and can ever be granted is worth asking for again.
+fn retry_after(answers: &[Answer<'_>]) -> Option<u64> {
     let refused = answers.iter().map(|a| a.decision).filter(|d| !d.allowed && d.retry_after != Nanos::MAX);
-    refused.map(|d| d.retry_after).max()
+    refused.map(|d| d.retry_after.as_secs_ceil().max(1)).max()
 }
 
 /// Writes a string of a structured field: `"` and `\` are escaped, and what a field can't carry becomes `?`.
@@ -184,7 +241,7 @@ fn quote(text: &str, quoted: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http_body_util::BodyExt;
+    use spillgate_core::decision::Reason;
 
     fn decision() -> Decision {
         Decision {
@@ -205,34 +262,61 @@ mod tests {
         Decision { allowed: false, reason: Some(reason), retry_after, remaining: 0, ..decision() }
     }
 
-    async fn text(response: axum::http::Response<Full<Bytes>>) -> String {
-        String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap()
+    fn text(response: axum::http::Response<Bytes>) -> String {
+        String::from_utf8(response.into_body().to_vec()).unwrap()
     }
 
-    #[tokio::test]
-    async fn an_answer_has_the_documented_members_in_order() {
+    #[test]
+    fn an_answer_has_the_documented_members_in_order() {
         let response = one(Answer { limit: "api", key: "user:42", decision: &decision() });
         assert_eq!(response.headers()[CONTENT_TYPE], "application/json");
         assert_eq!(response.headers()["RateLimit-Policy"], "\"api\";q=200;w=2");
         assert_eq!(response.headers()["RateLimit"], "\"api\";r=157;t=1");
         assert!(!response.headers().contains_key(RETRY_AFTER));
         let expected = r#"{"allowed":true,"limit":"api","key":"user:42","cost":1,"capacity":200,"remaining":157,"retry_after_ms":0,"reset_after_ms":430,"delay_ms":0,"reason":null}"#;
-        assert_eq!(text(response).await, expected);
+        assert_eq!(text(response), expected);
     }
 
-    #[tokio::test]
-    async fn a_denial_never_says_to_come_back_at_once() {
+    #[test]
+    fn a_denial_never_says_to_come_back_at_once() {
         for (wait, ms, secs) in [(Nanos::ZERO, 1, "1"), (Nanos(1), 1, "1"), (Nanos(1_000_000_001), 1001, "2")] {
             let response = one(Answer { limit: "api", key: "k", decision: &denied(wait, Reason::OverLimit) });
             assert_eq!(response.headers()[RETRY_AFTER], secs);
-            let body = text(response).await;
+            let body = text(response);
             assert!(body.contains(&format!("\"retry_after_ms\":{ms},")), "{body}");
             assert!(body.ends_with("\"reason\":\"over_limit\"}"), "{body}");
         }
     }
 
-    #[tokio::test]
-    async fn a_batch_describes_each_limit_once_by_its_tightest_key() {
+    #[test]
+    fn an_answer_on_the_wire_says_the_same() {
+        for decision in [decision(), denied(Nanos(1), Reason::OverLimit), denied(Nanos::MAX, Reason::TooLarge)] {
+            for key in ["k", "\"q\\\n\u{1}ü"] {
+                let answer = Answer { limit: "api", key, decision: &decision };
+                let (mut room, mut wire) = (vec![1], Vec::new());
+                write_one(answer, "now", &mut room, &mut wire);
+                let wire = String::from_utf8(wire).unwrap();
+                let (head, body) = wire.split_once("\r\n\r\n").unwrap();
+                let response = one(answer);
+                assert_eq!(body.as_bytes(), response.body());
+                let read: serde_json::Value = serde_json::from_str(body).unwrap();
+                assert_eq!((&read["key"], &read["remaining"]), (&key.into(), &decision.remaining.into()));
+                let mut lines = head.split("\r\n");
+                assert_eq!(lines.next(), Some("HTTP/1.1 200 OK"));
+                let fields: HeaderMap = lines
+                    .map(|line| line.split_once(": ").unwrap())
+                    .map(|(name, value)| (name.parse::<HeaderName>().unwrap(), value.parse::<HeaderValue>().unwrap()))
+                    .collect();
+                let mut expected = response.headers().clone();
+                expected.insert("content-length", body.len().into());
+                expected.insert("date", HeaderValue::from_static("now"));
+                assert_eq!(fields, expected);
+            }
+        }
+    }
+
+    #[test]
+    fn a_batch_describes_each_limit_once_by_its_tightest_key() {
         let (free, tight) = (decision(), denied(Nanos::from_millis(2500), Reason::OverLimit));
         let never = denied(Nanos::MAX, Reason::TooLarge);
         let answer = |limit, decision| Answer { limit, key: "k", decision };
@@ -240,7 +324,7 @@ mod tests {
         assert_eq!(response.headers()["RateLimit"], "\"a\";r=0;t=1, \"b\";r=0;t=1");
         assert_eq!(response.headers()["RateLimit-Policy"], "\"a\";q=200;w=2, \"b\";q=200;w=2");
         assert_eq!(response.headers()[RETRY_AFTER], "3");
-        let body = text(response).await;
+        let body = text(response);
         assert!(body.starts_with("{\"allowed\":false,\"results\":[{\"allowed\":true,"), "{body}");
         assert!(body.contains("\"reason\":\"too_large\""), "{body}");
         let response = many(&[answer("a", &free), answer("b", &never)]);

@@ -1,7 +1,6 @@
 //! One HTTP connection, from its first byte to its end. It must not know any route, nor how connections come.
 
 use std::convert::Infallible;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,13 +15,15 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tower::ServiceExt;
 use tracing::debug;
 
-use super::cork::cork;
+use super::Api;
+use super::cork::{Cork, Corked, cork};
 use super::listen::{Speak, wait_for_shutdown};
 use super::pace::{Pace, Paced, Patience};
+use super::plain;
 
 /// The most bytes of a request's head: room for a key of 1024 escaped bytes, little enough for 20,000 at once.
 const HEAD_BYTES_MAX: usize = 32 << 10;
@@ -40,20 +41,32 @@ impl Speak for Router {
             let answer = self.clone().oneshot(request.map(Body::new));
             async move { answer.await.unwrap_or_else(|never| match never {}) }
         };
-        serve(answer, stream, shutdown, patience).await;
+        serve(answer, None, stream, shutdown, patience).await;
     }
 }
 
-/// Serves one connection; `answer` answers each request.
-pub async fn serve<S, A, F, B>(answer: A, stream: S, mut shutdown: watch::Receiver<bool>, patience: Patience)
-where
+/// Serves one connection; `answer` answers each request, but for [plain](super::plain) ones before any other, which `api` does
+/// if it is given.
+pub async fn serve<S, A, F, B>(
+    answer: A,
+    api: Option<&Api>,
+    stream: S,
+    mut shutdown: watch::Receiver<bool>,
+    patience: Patience,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     A: Fn(Request<Incoming>) -> F,
     F: Future<Output = Response<B>> + Send + 'static,
     B: hyper::body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
     let pace = Arc::new(Pace::default());
-    let (corked, cork) = cork(Paced::new(stream, pace.clone()));
+    let (mut corked, cork) = cork(Paced::new(stream, pace.clone()));
+    // each in a box of its own: a task is as large as all that it may hold at once, and 20,000 may be idle
+    if let Some(api) = api
+        && !Box::pin(serve_plain(api, &mut corked, &cork, &pace, &shutdown, patience)).await
+    {
+        return;
+    }
     let counted = pace.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         let answering = counted.answering(request.version());
@@ -64,7 +77,7 @@ where
         }
     });
     let builder = builder();
-    let mut served = pin!(builder.serve_connection(TokioIo::new(corked), service));
+    let mut served = Box::pin(builder.serve_connection(TokioIo::new(corked), service));
     let ended = tokio::select! {
         ended = cork.run(served.as_mut()) => Some(ended),
         why = pace.watch(patience) => {
@@ -82,6 +95,44 @@ where
     };
     if let Err(e) = ended {
         debug!("a connection ended with an error: {e}");
+    }
+}
+
+/// Answers plain requests. Whether there is more to serve, from what is to be read on.
+async fn serve_plain<S>(
+    api: &Api,
+    corked: &mut Corked<Paced<S>>,
+    cork: &Cork<Paced<S>>,
+    pace: &Arc<Pace>,
+    shutdown: &watch::Receiver<bool>,
+    patience: Patience,
+) -> bool
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (mut stop, mut stopped) = (shutdown.clone(), shutdown.clone());
+    let grace_is_over = async {
+        wait_for_shutdown(&mut stopped).await;
+        sleep(patience.grace).await;
+    };
+    let ended = tokio::select! {
+        ended = cork.run(plain::serve(api, corked, pace, &mut stop)) => ended,
+        why = pace.watch(patience) => {
+            debug!("closing a connection: {why}");
+            return false;
+        }
+        () = grace_is_over => return false,
+    };
+    match ended {
+        Ok(Some(bytes)) => {
+            corked.unread(bytes);
+            true
+        }
+        Ok(None) => false,
+        Err(e) => {
+            debug!("a connection ended with an error: {e}");
+            false
+        }
     }
 }
 

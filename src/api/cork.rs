@@ -30,13 +30,26 @@ struct Gathering<S> {
     bytes: Vec<u8>,
     /// How many of them are sent.
     sent: usize,
+    /// What was read already and is to be read again, from `read_again` on.
+    unread: Vec<u8>,
+    read_again: usize,
 }
 
 /// Gathers what is written to `stream`.
 pub fn cork<S>(stream: S) -> (Corked<S>, Cork<S>) {
     // uncontended: both are of one task
-    let gathering = Arc::new(Mutex::new(Gathering { stream, bytes: Vec::new(), sent: 0 }));
+    let gathering =
+        Arc::new(Mutex::new(Gathering { stream, bytes: Vec::new(), sent: 0, unread: Vec::new(), read_again: 0 }));
     (Corked(Arc::clone(&gathering)), Cork(gathering))
+}
+
+impl<S> Corked<S> {
+    /// Has these bytes, which were the last to be read, read again before any further ones.
+    pub fn unread(&self, mut bytes: Vec<u8>) {
+        let mut gathering = self.0.lock();
+        bytes.extend_from_slice(&gathering.unread[gathering.read_again..]);
+        (gathering.unread, gathering.read_again) = (bytes, 0);
+    }
 }
 
 impl<S: AsyncWrite + Unpin> Gathering<S> {
@@ -72,7 +85,18 @@ impl<S: AsyncWrite + Unpin> Cork<S> {
 
 impl<S: AsyncRead + Unpin> AsyncRead for Corked<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0.lock().stream).poll_read(cx, buf)
+        let gathering = &mut *self.0.lock();
+        let rest = &gathering.unread[gathering.read_again..];
+        if rest.is_empty() {
+            return Pin::new(&mut gathering.stream).poll_read(cx, buf);
+        }
+        let taken = rest.len().min(buf.remaining());
+        buf.put_slice(&rest[..taken]);
+        gathering.read_again += taken;
+        if gathering.read_again == gathering.unread.len() {
+            (gathering.unread, gathering.read_again) = (Vec::new(), 0);
+        }
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -14,7 +14,7 @@ use axum::{BoxError, Router};
 use bytes::Bytes;
 use http_body_util::{Either, Full};
 use serde::{Deserialize, Serialize};
-use spillgate_core::decision::{CheckError, LimitRef};
+use spillgate_core::decision::{CheckError, Decision, LimitRef};
 use spillgate_core::limit::KEY_BYTES_MAX;
 use spillgate_core::time::Nanos;
 use spillgate_core::view::TopBy;
@@ -51,24 +51,29 @@ impl Http {
         Arc::new(Self { router: router(api.clone()), api })
     }
 
-    /// Answers one request. What finding its route and passing through layers costs is as much as a whole check, so the two
-    /// requests that check are known by their text; all that is special about them is left to the router. Their answers
-    /// are whole.
+    /// Answers one request that is not [plain](super::plain). What finding its route and passing through layers costs is as
+    /// much as a whole check, so the two requests that check are known by their text; all that is special about them is left
+    /// to the router. Their answers are whole.
     pub async fn answer<B>(self: Arc<Self>, request: Request<B>) -> Response<Either<Full<Bytes>, Body>>
     where
         B: hyper::body::Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<BoxError>,
     {
         let known = self.api.token.as_ref().is_none_or(|token| token.is_in(request.headers()));
-        let answered = match request.uri().path() {
-            "/v1/check" if known && request.method() == Method::POST => check(&self.api, request).await,
-            "/v1/checks" if known && request.method() == Method::POST => checks(&self.api, request).await,
+        let many = match request.uri().path() {
+            "/v1/check" if known && request.method() == Method::POST => false,
+            "/v1/checks" if known && request.method() == Method::POST => true,
             _ => {
                 let answer = self.router.clone().oneshot(request.map(Body::new)).await;
                 return answer.unwrap_or_else(|never| match never {}).map(Either::Right);
             }
         };
-        answered.map_or_else(|problem| problem.into_response().map(Either::Right), |r| r.map(Either::Left))
+        let answered = match body::read(request).await {
+            Ok(body) if many => checks(&self.api, &body).await,
+            Ok(body) => check(&self.api, &body).await,
+            Err(problem) => Err(problem),
+        };
+        answered.unwrap_or_else(Problem::whole).map(|body| Either::Left(Full::new(body)))
     }
 }
 
@@ -77,7 +82,8 @@ impl Speak for Arc<Http> {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        connection::serve(move |request| self.clone().answer(request), stream, shutdown, patience).await;
+        let api = self.api.clone();
+        connection::serve(move |request| self.clone().answer(request), Some(&api), stream, shutdown, patience).await;
     }
 }
 
@@ -111,33 +117,31 @@ fn assemble(guarded: Router, open: Router, token: Option<Arc<Token>>) -> Router 
 }
 
 async fn check_by_route(State(api): Shared, request: Request<Body>) -> Answered {
-    check(&api, request).await.map(IntoResponse::into_response)
+    let body = body::read(request).await?;
+    check(&api, &body).await.map(|r| r.map(Body::from))
 }
 
 async fn checks_by_route(State(api): Shared, request: Request<Body>) -> Answered {
-    checks(&api, request).await.map(IntoResponse::into_response)
+    let body = body::read(request).await?;
+    checks(&api, &body).await.map(|r| r.map(Body::from))
 }
 
-async fn check<B>(api: &Api, request: Request<B>) -> Result<Response<Full<Bytes>>, Problem>
-where
-    B: hyper::body::Body<Data = Bytes> + Unpin,
-    B::Error: Into<BoxError>,
-{
-    let body = body::read(request).await?;
-    let wanted = request::check(&body)?;
+async fn check(api: &Api, body: &[u8]) -> Result<Response<Bytes>, Problem> {
+    let (wanted, decision) = decide(api, body).await?;
+    Ok(answer::one(Answer { limit: wanted.limit.as_ref().name(), key: &wanted.key, decision: &decision }))
+}
+
+/// Decides what the body of a check asks.
+pub(super) async fn decide<'b>(api: &Api, body: &'b [u8]) -> Result<(Wanted<'b>, Decision), Problem> {
+    let wanted = request::check(body)?;
     let decision = api.check(&wanted).await?;
-    let limit = wanted.limit.as_ref();
-    refuse_mistake(limit.name(), &decision)?;
-    Ok(answer::one(Answer { limit: limit.name(), key: &wanted.key, decision: &decision }))
+    refuse_mistake(wanted.limit.as_ref().name(), &decision)?;
+    Ok((wanted, decision))
 }
 
-async fn checks<B>(api: &Api, request: Request<B>) -> Result<Response<Full<Bytes>>, Problem>
-where
-    B: hyper::body::Body<Data = Bytes> + Unpin,
-    B::Error: Into<BoxError>,
-{
-    let body = body::read(request).await?;
-    let batch = request::batch(&body)?;
+/// Answers the body of a batch.
+pub(super) async fn checks(api: &Api, body: &[u8]) -> Result<Response<Bytes>, Problem> {
+    let batch = request::batch(body)?;
     api.refuse_if_draining()?;
     let _slot = api.slot()?;
     let decisions = match batch.mode {

@@ -9,6 +9,7 @@ mod cork;
 mod http;
 mod listen;
 mod pace;
+mod plain;
 mod problem;
 mod request;
 mod resp;

@@ -1,8 +1,10 @@
 //! Errors as RFC 9457 `application/problem+json`. It must not know what was asked, only what went wrong.
 
+use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
+use axum::http::{HeaderValue, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use serde::Serialize;
 use spillgate_core::decision::CheckError;
 use spillgate_core::limit::Limits;
@@ -136,12 +138,15 @@ struct Document<'a> {
     detail: &'a str,
 }
 
-impl IntoResponse for Problem {
-    fn into_response(self) -> Response {
+impl Problem {
+    /// The answer, whole.
+    pub fn whole(self) -> axum::http::Response<Bytes> {
         let (urn, title, status) = self.kind.parts();
         let document = Document { r#type: urn, title, status: status.as_u16(), detail: &self.detail };
         let body = serde_json::to_vec(&document).expect("strings and a number always serialise");
-        let mut headers = HeaderMap::new();
+        let mut response = axum::http::Response::new(body.into());
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
@@ -149,7 +154,13 @@ impl IntoResponse for Problem {
         if self.kind == Kind::Unauthorized {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"spillgate\""));
         }
-        (status, headers, body).into_response()
+        response
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        self.whole().map(Body::from)
     }
 }
 

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
+use axum::http::{HeaderMap, HeaderValue};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use ring::hmac;
@@ -76,8 +76,13 @@ impl Token {
     /// Whether the request carries this token. The scheme's case does not matter, the token's does.
     #[must_use]
     pub fn is_in(&self, headers: &HeaderMap) -> bool {
-        let Some(value) = headers.get(AUTHORIZATION) else { return false };
-        let bytes = value.as_bytes();
+        self.is_bearer(headers.get(AUTHORIZATION).map(HeaderValue::as_bytes))
+    }
+
+    /// Whether that header's value presents this token.
+    #[must_use]
+    pub fn is_bearer(&self, value: Option<&[u8]>) -> bool {
+        let Some(bytes) = value else { return false };
         let Some((scheme, text)) = bytes.split_at_checked("Bearer ".len()) else { return false };
         scheme.eq_ignore_ascii_case(b"Bearer ") && self.is(text.trim_ascii())
     }
@@ -123,7 +128,6 @@ pub async fn guard(State(token): State<Arc<Token>>, request: Request, next: Next
 #[cfg(test)]
 mod tests {
     use super::*;
-    use axum::http::HeaderValue;
 
     fn headers(value: &'static str) -> HeaderMap {
         HeaderMap::from_iter([(AUTHORIZATION, HeaderValue::from_static(value))])

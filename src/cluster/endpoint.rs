@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quinn::{
-    ClientConfig, ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig, ServerConfig, TokioRuntime,
-    TransportConfig, VarInt,
+    AckFrequencyConfig, ClientConfig, ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig, ServerConfig,
+    TokioRuntime, TransportConfig, VarInt,
 };
 use ring::hmac;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -23,6 +23,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(1);
 pub(super) const STREAMS_MAX: u32 = 32;
 /// Room for the news of many peers that arrives while the process is not scheduled.
 const SOCKET_BUFFER_BYTES: usize = 4 << 20;
+/// Packets that may come before one is acknowledged, if none goes back within some 25 ms anyway.
+const ACKNOWLEDGE_EVERY: u32 = 15;
 /// What one connection may make us hold: unread datagrams, and unread parts of messages.
 const DATAGRAM_BUFFER_BYTES: usize = 1 << 20;
 const RECEIVE_WINDOW_BYTES: u32 = 4 << 20;
@@ -77,10 +79,19 @@ fn transport() -> TransportConfig {
         // the first retransmission of a handshake comes after three of these
         .initial_rtt(Duration::from_millis(100))
         .congestion_controller_factory(NewsGoesOn::config())
+        .ack_frequency_config(Some(acknowledgements()))
         .receive_window(VarInt::from_u32(RECEIVE_WINDOW_BYTES))
         .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER_BYTES))
         .datagram_send_buffer_size(DATAGRAM_BUFFER_BYTES);
     transport
+}
+
+/// News goes both ways at every tick, and takes QUIC's acknowledgements along. At its own pace QUIC sends one for every other
+/// packet, which are as many packets again as long rounds of news have.
+fn acknowledgements() -> AckFrequencyConfig {
+    let mut acknowledgements = AckFrequencyConfig::default();
+    acknowledgements.ack_eliciting_threshold(VarInt::from_u32(ACKNOWLEDGE_EVERY));
+    acknowledgements
 }
 
 /// Quinn's own ids carry a mark of the process, so that it ignores those of a former run; these do not.

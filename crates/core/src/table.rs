@@ -178,6 +178,10 @@ impl Shard {
             self.evict(now);
         }
         let place = self.entries.len();
+        if place == self.entries.capacity() {
+            // by an eighth: a vector that doubles is a quarter empty on the average, and entries are most of a table
+            self.entries.reserve_exact((place / 8).max(4));
+        }
         let tally = self.catalog.tally(&rule);
         self.entries.push(Entry { text, tally, ..Entry::full(key, rule, now) });
         let entries = &self.entries;
@@ -285,6 +289,9 @@ impl Shard {
                 news.listed
             })
         });
+        if listed.capacity() > 64 && listed.len() < listed.capacity() / 4 {
+            listed.shrink_to(listed.len() * 2);
+        }
         // nothing is listed meanwhile: the shard is locked
         self.listed = listed;
         self.moved = false;
