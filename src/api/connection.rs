@@ -45,7 +45,7 @@ impl Speak for Router {
     }
 }
 
-/// Serves one connection; `answer` answers each request, but for [plain](super::plain) ones before any other, which `api` does
+/// Serves one connection; `answer` answers each request, but for [plain] ones before any other, which `api` does
 /// if it is given.
 pub async fn serve<S, A, F, B>(
     answer: A,

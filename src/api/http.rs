@@ -51,7 +51,7 @@ impl Http {
         Arc::new(Self { router: router(api.clone()), api })
     }
 
-    /// Answers one request that is not [plain](super::plain). What finding its route and passing through layers costs is as
+    /// Answers one request that is not plain (`plain.rs`). What finding its route and passing through layers costs is as
     /// much as a whole check, so the two requests that check are known by their text; all that is special about them is left
     /// to the router. Their answers are whole.
     pub async fn answer<B>(self: Arc<Self>, request: Request<B>) -> Response<Either<Full<Bytes>, Body>>
