@@ -42,11 +42,12 @@ impl Entry {
             return;
         }
         let rate = self.rule.rate().per_second();
-        let own = f64::from(news.demand_confirmed(now.at, outlook.silent > 0));
+        let own = f64::from(news.demand_confirmed(now.at, outlook.heard, outlook.silent > 0)).max(0.0);
         let (heard, known) = news.demand_in_silence(own);
         let released = if outlook.admitted { stability::share(heard, known, outlook.replicas) } else { 0.0 };
         news.release_held(released * rate, now.at);
-        let theirs: f64 = silent.iter().filter_map(|s| news.heard_of(s.slot)).map(|p| f64::from(p.said.demand)).sum();
+        let theirs: f64 =
+            silent.iter().filter_map(|s| news.heard_of(s.slot)).map(|p| f64::from(p.said.demand.max(0.0))).sum();
         let total = news.total_in_silence(own).max(own + theirs);
         let (mut assumed, mut parts) = (0.0, 0.0);
         for Silent { slot, since, .. } in silent {
@@ -92,10 +93,15 @@ impl Entry {
     pub fn lose(&mut self, now: Now, slot: Slot, outlook: &Outlook) {
         self.roll(now);
         let Some(news) = &mut self.news else { return };
-        let own = f64::from(news.demand_confirmed(now.at, outlook.silent > 0));
+        let own = f64::from(news.demand_confirmed(now.at, outlook.heard, outlook.silent > 0));
         let demand = news.heard_of(slot).map_or(0.0, |p| f64::from(p.said.demand));
-        let total = news.total_in_silence(own).max(own + demand);
-        let weight = stability::share(demand, total, outlook.replicas);
+        let weight = if demand > 0.0 && stability::too_small_to_share(&self.rule, outlook.replicas) {
+            // it held the key: all others may have stood aside for it
+            1.0
+        } else {
+            let total = news.total_in_silence(own.max(0.0)).max(own + demand);
+            stability::share(demand, total, outlook.replicas)
+        };
         let capacity = self.rule.capacity() as f64;
         let outlook = Outlook { admitted: true, ..*outlook };
         let window = stability::allowance(&self.rule, &outlook, weight, capacity, 0.0, 1.0);
