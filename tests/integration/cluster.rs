@@ -16,6 +16,9 @@ const HUNDRED: &str = "[[limit]]\nname = \"api\"\nrate = \"1/h\"\nburst = 100\na
 const BOUNDED: &str = "[[limit]]\nname = \"api\"\nrate = \"1/h\"\nburst = 100\n";
 /// `max_overshoot` of [`BOUNDED`], tokens.
 const OVER: u64 = 5;
+/// Fewer tokens than nodes: they take turns.
+const TWO: &str =
+    "[[limit]]\nname = \"api\"\nrate = \"1/h\"\nburst = 2\naccuracy = \"strict\"\nconfirm_wait = \"2s\"\n";
 /// Enough for a test that goes on asking.
 const PLENTY: &str = "[[limit]]\nname = \"api\"\nrate = \"1000/s\"\n";
 /// A share below one token can't be spent in strict mode: so much may be left over with three nodes.
@@ -53,6 +56,20 @@ async fn a_bad_network_delays_news_and_loses_none() {
     let total = 15 + exhaust(&daemons, "k").await;
     assert!((100 - LEFT_OVER..=100).contains(&total), "{total}");
     assert!(relay.fates("a", "b").lost > 0);
+}
+
+#[tokio::test]
+async fn tokens_too_few_to_share_can_be_had_at_any_node_and_not_one_more() {
+    let daemons = start_cluster(3, TWO).await;
+    for daemon in &daemons[..2] {
+        assert_eq!(take_one(daemon, "k").await["allowed"], true, "{}", daemon.name);
+    }
+    all_see(&daemons, "k", 0.0).await;
+    assert_eq!(take_one(&daemons[2], "k").await["reason"], "over_limit");
+    // asked for at all nodes at once, by some of them more than once
+    for key in 0..10 {
+        assert_eq!(exhaust(&daemons, &format!("at once {key}")).await, 2);
+    }
 }
 
 /// Asks the daemon for a token over and over until `done`; the longest time without one.

@@ -7,7 +7,7 @@ use crate::algorithm::{Kept, Level, Meter};
 use crate::counter::Slot;
 use crate::decision::Reason;
 use crate::limit::{Accuracy, Algorithm, OnPartition, Rule};
-use crate::news::{News, PeerNews, Said};
+use crate::news::{self, News, PeerNews, Said};
 use crate::stability::{self, Common, Outlook};
 use crate::time::{Nanos, Now};
 use crate::wire::{Describe, Refunds, StateCount, Update, Used};
@@ -143,16 +143,16 @@ impl Entry {
     pub fn window(&mut self, now: Now, outlook: &Outlook, level: f64, cost: u64) -> Window {
         let outlook = self.outlook(outlook);
         let common = outlook.common(self.rule.spec().accuracy);
-        let (unacked, own, others) = match &mut self.news {
+        let (unacked, own, others, aside) = match &mut self.news {
             Some(news) => {
                 // first: what is confirmed of the demand is known after it
                 let unacked = news.unacked(now.at, common);
-                let (own, others) = news.demands(now.at, outlook.silent > 0);
-                (unacked, own, others)
+                let (own, others) = news.demands(now.at, outlook.heard, outlook.silent > 0);
+                (unacked, own, others, news.aside)
             }
-            None => (0.0, 0.0, 0.0),
+            None => (0.0, 0.0, 0.0, 0),
         };
-        let weight = stability::weight(own, others, &outlook);
+        let weight = stability::weight(own, others, aside, &outlook);
         let allowance = stability::allowance(&self.rule, &outlook, weight, level, unacked, cost as f64);
         Window { unacked, weight, allowance }
     }
@@ -260,7 +260,7 @@ impl Entry {
             refunds: (refunds_fresh > 0).then_some(Refunds { refunded: news.refunded, fresh: refunds_fresh }),
             window: self.meter.window(),
             previous: (news.previous > 0).then_some(news.previous),
-            demand,
+            demand: news::to_wire(demand),
             alone: news.alone(),
             describe: describe.then(|| describe_rule(&self.rule)),
         })
@@ -284,7 +284,7 @@ impl Entry {
         let step = news.learn(slot, update.granted, refunded, now.at);
         // counters are merged whatever the order; a demand is a word that a later frame has taken back
         let said = Said {
-            demand: update.demand,
+            demand: news::from_wire(update.demand),
             settled: update.fresh == 0 && refunds_fresh == 0,
             fresh: update.fresh,
             alone: update.alone,

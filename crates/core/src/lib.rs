@@ -20,5 +20,6 @@ mod silence;
 pub mod stability;
 pub mod table;
 pub mod time;
+mod turn;
 pub mod view;
 pub mod wire;

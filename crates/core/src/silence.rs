@@ -42,19 +42,21 @@ impl Entry {
             return;
         }
         let rate = self.rule.rate().per_second();
-        let own = f64::from(news.demand_confirmed(now.at, outlook.silent > 0));
+        let own = f64::from(news.demand_confirmed(now.at, outlook.heard, outlook.silent > 0)).max(0.0);
         let (heard, known) = news.demand_in_silence(own);
         let even = 1.0 / f64::from(outlook.replicas);
         let part = if news.is_even() { even } else { stability::share(heard, known, outlook.replicas) };
         let released = if outlook.admitted { part } else { 0.0 };
         news.release_held(released * rate, now.at);
         let at_least = if news.others_may_be_even(|slot| silent.iter().any(|s| s.slot == slot)) { even } else { 0.0 };
-        let theirs: f64 = silent.iter().filter_map(|s| news.heard_of(s.slot)).map(|p| f64::from(p.said.demand)).sum();
+        let theirs: f64 =
+            silent.iter().filter_map(|s| news.heard_of(s.slot)).map(|p| f64::from(p.said.demand.max(0.0))).sum();
         let total = news.total_in_silence(own).max(own + theirs);
         let (mut assumed, mut parts) = (0.0, 0.0);
         for Silent { slot, since, .. } in silent {
             // of a key that it never spoke of, nothing is known to have been spent before now
-            let (demand, since) = news.heard_of(*slot).map_or((0.0, now.at), |p| (f64::from(p.said.demand), *since));
+            let (demand, since) =
+                news.heard_of(*slot).map_or((0.0, now.at), |p| (f64::from(p.said.demand.max(0.0)), *since));
             let part = stability::share(demand, total, outlook.replicas).max(at_least);
             parts += part;
             assumed += news.assume(*slot, since, now.at.plus(ASSUMED_AHEAD), part * rate);
@@ -95,11 +97,17 @@ impl Entry {
     pub fn lose(&mut self, now: Now, slot: Slot, outlook: &Outlook) {
         self.roll(now);
         let Some(news) = &mut self.news else { return };
-        let own = f64::from(news.demand_confirmed(now.at, outlook.silent > 0));
-        let demand = news.heard_of(slot).map_or(0.0, |p| f64::from(p.said.demand));
-        let total = news.total_in_silence(own).max(own + demand);
-        let at_least = if news.others_may_be_even(|of| of == slot) { 1.0 / f64::from(outlook.replicas) } else { 0.0 };
-        let weight = stability::share(demand, total, outlook.replicas).max(at_least);
+        let own = f64::from(news.demand_confirmed(now.at, outlook.heard, outlook.silent > 0));
+        let demand = news.heard_of(slot).map_or(0.0, |p| f64::from(p.said.demand.max(0.0)));
+        let weight = if demand > 0.0 && stability::too_small_to_share(&self.rule, outlook.replicas) {
+            // it held the key: all others may have stood aside for it
+            1.0
+        } else {
+            let total = news.total_in_silence(own.max(0.0)).max(own + demand);
+            let at_least =
+                if news.others_may_be_even(|of| of == slot) { 1.0 / f64::from(outlook.replicas) } else { 0.0 };
+            stability::share(demand, total, outlook.replicas).max(at_least)
+        };
         let capacity = self.rule.capacity() as f64;
         let outlook = Outlook { admitted: true, ..*outlook };
         let window = stability::allowance(&self.rule, &outlook, weight, capacity, 0.0, 1.0);

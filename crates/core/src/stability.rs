@@ -27,6 +27,16 @@
 //! - a node has weight only once all it knows count it in, and count the same members as it does: of two joiners that have
 //!   not met, each would have taken weight that the other has (`gossip::Links::judge`).
 //!
+//! **Turns.** A share below one token can't be spent, so at a strict limit of no more tokens than nodes the weight moves as a
+//! whole. A node whose request waits says that it holds the key (a demand of 1) and asks all at once; one that has no
+//! request waiting, or goes later by a rank that is dealt anew every few milliseconds, answers that it stands aside: it has
+//! no weight then, not even the even part, and tells so beside all that it has granted. It says otherwise when it wants the
+//! key itself. Who holds the key keeps it while nobody else asks, and several hold it where there is enough for each. That is
+//! the rule with other weights, and as safe: who stands aside spends nothing from that moment on, and who takes its word back
+//! spends nothing before all have confirmed hearing that, and with the confirmation comes what they have granted. Ranks and
+//! judgements of who should give way may differ between nodes; that costs time. In a silence the key stays where it is: who
+//! stood aside when it began has no part until the silent are back, or forgotten. (`turn`, `news::Turn`.)
+//!
 //! What is proved, searched and refuted of it stands in `ACCURACY.md`, beside `src`.
 //!
 //! **Silence.** A peer not heard of for the stale time, or that says that it does not hear this node, is silent: each side
@@ -74,6 +84,8 @@ pub struct Outlook {
     pub apart: u32,
     /// Up to when all is known that these granted, on average.
     pub apart_known: Nanos,
+    /// The longest round trip to a peer that is not silent.
+    pub round_trip: Nanos,
 }
 
 impl Outlook {
@@ -124,6 +136,7 @@ pub struct SharedOutlook {
     known: AtomicU64,
     apart: AtomicU32,
     apart_known: AtomicU64,
+    round_trip: AtomicU64,
 }
 
 impl SharedOutlook {
@@ -141,6 +154,7 @@ impl SharedOutlook {
             known: AtomicU64::new(0),
             apart: AtomicU32::new(0),
             apart_known: AtomicU64::new(0),
+            round_trip: AtomicU64::new(0),
         }
     }
 
@@ -158,6 +172,7 @@ impl SharedOutlook {
             known: Nanos(self.known.load(Relaxed)),
             apart: self.apart.load(Relaxed),
             apart_known: Nanos(self.apart_known.load(Relaxed)),
+            round_trip: Nanos(self.round_trip.load(Relaxed)),
         }
     }
 
@@ -173,6 +188,7 @@ impl SharedOutlook {
         self.known.store(outlook.known.0, Relaxed);
         self.apart.store(outlook.apart, Relaxed);
         self.apart_known.store(outlook.apart_known.0, Relaxed);
+        self.round_trip.store(outlook.round_trip.0, Relaxed);
     }
 }
 
@@ -180,15 +196,28 @@ impl SharedOutlook {
 ///
 /// `own` is the least own demand that a live peer may hold to be true, `others` the sum of theirs. A node claims no
 /// weight that its peers have not heard of, so each node's `own` is at most what every other one has in its `others`,
-/// and the weights of all nodes sum to 1 or less.
+/// and the weights of all nodes sum to 1 or less. So do they where some stand aside (an `own` below 0): the even parts
+/// are then shared by those with demand, among no fewer than those who do not stand aside, since a word that takes that
+/// back, too, counts only once all have heard it.
 #[must_use]
-pub fn weight(own: f64, others: f64, outlook: &Outlook) -> f64 {
-    if outlook.admitted { share(own, own + others, outlook.replicas) } else { 0.0 }
+pub fn weight(own: f64, others: f64, aside: u32, outlook: &Outlook) -> f64 {
+    let evenly = if own > 0.0 { outlook.replicas.saturating_sub(aside).max(1) } else { outlook.replicas };
+    if outlook.admitted { share(own, own + others, evenly) } else { 0.0 }
 }
 
-/// The weight of one of `replicas` that has `demand` of `total`, 0 to 1.
+/// Whether `rule` is strict and has no more tokens than `replicas`: then the nodes take turns, since an even share is a whole
+/// token at no time but when the bucket is full.
+#[must_use]
+pub fn too_small_to_share(rule: &Rule, replicas: u32) -> bool {
+    rule.spec().accuracy == Accuracy::Strict && rule.capacity() <= u64::from(replicas)
+}
+
+/// The weight of one that has `demand` of `total`, where `replicas` share the even part, 0 to 1.
 #[must_use]
 pub fn share(demand: f64, total: f64, replicas: u32) -> f64 {
+    if demand < 0.0 {
+        return 0.0;
+    }
     let even = 1.0 / f64::from(replicas);
     if total <= 0.0 { even } else { (1.0 - EVEN_PART) * demand / total + EVEN_PART * even }
 }
@@ -305,12 +334,13 @@ mod tests {
             known: Nanos::ZERO,
             apart: 0,
             apart_known: Nanos::ZERO,
+            round_trip: Nanos::from_millis(1),
         }
     }
 
     #[test]
     fn with_nothing_known_each_node_has_an_even_share() {
-        assert!((weight(0.0, 0.0, &outlook(4)) - 0.25).abs() < 1e-12);
+        assert!((weight(0.0, 0.0, 0, &outlook(4)) - 0.25).abs() < 1e-12);
     }
 
     /// What each second of silence adds, and for whom.
@@ -338,7 +368,7 @@ mod tests {
     #[test]
     fn a_node_that_is_not_counted_in_has_no_weight_and_no_slack() {
         let joiner = Outlook { admitted: false, ..outlook(4) };
-        assert_eq!(weight(100.0, 0.0, &joiner), 0.0);
+        assert_eq!(weight(100.0, 0.0, 0, &joiner), 0.0);
         let bounded = rule("100/s", 2, Accuracy::default());
         assert_eq!(allowance(&bounded, &joiner, 0.0, 2.0, 0.0, 1.0), 0.0);
     }
@@ -355,7 +385,7 @@ mod tests {
                 .map(|(i, (own, _))| {
                     let others: f64 =
                         claims.iter().enumerate().filter(|(j, _)| *j != i).map(|(_, (c, more))| c + more).sum();
-                    weight(*own, others, &outlook(n))
+                    weight(*own, others, 0, &outlook(n))
                 })
                 .sum();
             prop_assert!(total <= 1.0 + 1e-9, "{total}");

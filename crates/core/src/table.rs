@@ -18,7 +18,7 @@ use crate::gossip::Silent;
 use crate::limit::{Origin, Rule};
 use crate::stability::Outlook;
 use crate::time::{Nanos, Now};
-use crate::view::{TopBy, TopKey};
+use crate::view::{ReplicaId, TopBy, TopKey};
 use crate::wire::Update;
 
 /// How many entries are looked at to find one to evict.
@@ -277,6 +277,7 @@ impl Shard {
         listed.retain(|key| {
             let Some(entry) = self.find(*key) else { return false };
             let common = entry.common(outlook);
+            entry.settle_turn(now, outlook);
             let Some(news) = &mut entry.news else { return false };
             let moved = news.untold(now.at) || news.unsettled(now.at, common);
             if moved && let Some(update) = entry.tell(now, tick, outlook) {
@@ -297,15 +298,23 @@ impl Shard {
         self.moved = false;
     }
 
-    /// Hands out the state of every key that was charged or refunded since the last tick, until `sink` takes no more; says
-    /// whether it took all.
+    /// The peer `theirs` of this node `own` asks for its turn at the key, see [`Entry::give_way`].
+    pub fn give_way(&mut self, key: KeyId, now: Now, outlook: &Outlook, own: &ReplicaId, theirs: &ReplicaId) -> bool {
+        let gave_way = self.find(key).is_some_and(|entry| entry.give_way(now, outlook, own, theirs));
+        self.moved |= gave_way;
+        gave_way
+    }
+
+    /// Hands out the state of every key that was charged, refunded or given way at since the last tick, until `sink` takes
+    /// no more; says whether it took all.
     pub fn untold(&mut self, now: Now, sink: &mut impl FnMut(&Update) -> bool) -> bool {
         if !self.moved {
             return true;
         }
         let listed = std::mem::take(&mut self.listed);
         let all = listed.iter().all(|key| {
-            let entry = self.find(*key).filter(|entry| entry.news.as_ref().is_some_and(|news| news.moved()));
+            let untold = |entry: &&mut Entry| entry.news.as_ref().is_some_and(|n| n.moved() || n.stepped_aside());
+            let entry = self.find(*key).filter(untold);
             entry.and_then(|entry| entry.tell_again(now)).is_none_or(|update| sink(&update))
         });
         self.listed = listed;
@@ -356,8 +365,8 @@ impl Shard {
     }
 
     /// A peer that asks to be confirmed may be short of this key.
-    pub fn give_up_demand(&mut self, key: [u8; 16], now: Now) {
-        if let Some(news) = self.find(KeyId::from_bytes(key)).and_then(|entry| entry.news.as_mut()) {
+    pub fn give_up_demand(&mut self, key: KeyId, now: Now) {
+        if let Some(news) = self.find(key).and_then(|entry| entry.news.as_mut()) {
             news.demand.give_up(now.at);
         }
     }

@@ -181,7 +181,8 @@ pub struct Update {
     pub window: Option<u64>,
     /// Sliding windows: how many were granted in the window before and are newer than the baseline that it had then.
     pub previous: Option<u64>,
-    /// Smoothed offered load, tokens a second.
+    /// Smoothed offered load, tokens a second. Negative zero: the sender stands aside, it has no part in the key until it
+    /// says otherwise; to a reader that does not know that it is no demand.
     pub demand: f32,
     /// While a peer is silent: how the sender goes on without it.
     pub alone: Option<Alone>,

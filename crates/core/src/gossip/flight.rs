@@ -92,7 +92,8 @@ impl Flight {
 
     /// Lets go of what a frame says, where a later one that was received says it again: news is state.
     ///
-    /// So a frame lost on the way costs nothing for a key that is told in every tick anyway.
+    /// So a frame lost on the way costs nothing for a key that is told in every tick anyway. The later one stands for its tick
+    /// from then on: it may have been received by a peer of which not all is known.
     pub fn supersede(&mut self, got: &impl Fn(u64) -> bool) {
         if self.0.len() > SUPERSEDE_MAX {
             return;
@@ -103,13 +104,24 @@ impl Flight {
             .filter(|sent| sent.tick.is_some() && (sent.arrived || got(sent.seq)))
             .map(|sent| (sent.seq, Arc::clone(&sent.keys)))
             .collect();
-        for sent in self.0.iter_mut().filter(|sent| sent.tick.is_some() && !sent.arrived && !got(sent.seq)) {
-            let again = |key: &KeyId| told.iter().any(|(seq, keys)| *seq > sent.seq && keys.binary_search(key).is_ok());
-            if sent.keys.iter().any(again) {
-                sent.keys = sent.keys.iter().copied().filter(|key| !again(key)).collect();
+        let mut stands_for: Vec<(u64, u64)> = Vec::new();
+        for sent in self.0.iter_mut().filter(|sent| !sent.arrived && !got(sent.seq)) {
+            let Some(tick) = sent.tick else { continue };
+            let again = |key: &KeyId| {
+                told.iter().find(|(seq, keys)| *seq > sent.seq && keys.binary_search(key).is_ok()).map(|(seq, _)| *seq)
+            };
+            let before = stands_for.len();
+            stands_for.extend(sent.keys.iter().filter_map(again).map(|seq| (seq, tick)));
+            if stands_for.len() > before {
+                sent.keys = sent.keys.iter().copied().filter(|key| again(key).is_none()).collect();
                 if sent.keys.is_empty() {
                     sent.tick = None;
                 }
+            }
+        }
+        for (seq, tick) in stands_for {
+            for sent in self.0.iter_mut().filter(|sent| sent.seq == seq) {
+                sent.tick = sent.tick.min(Some(tick));
             }
         }
     }

@@ -460,6 +460,7 @@ impl Links {
             known: self.unheard.known,
             apart: self.unheard.apart,
             apart_known: self.unheard.apart_known,
+            round_trip,
         }
     }
 

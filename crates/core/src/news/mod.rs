@@ -5,11 +5,13 @@ mod account;
 mod demand;
 mod silence;
 mod spans;
+mod turn;
 
 pub use account::Account;
 pub use demand::Demand;
 pub use silence::Silence;
 pub use spans::Spans;
+pub use turn::{Turn, from_wire, to_wire};
 
 use crate::counter::{Count, Slot, Step};
 use crate::stability::Common;
@@ -42,7 +44,7 @@ pub struct PeerNews {
 /// What a peer says of the key beside its counters, by its newest word.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Said {
-    /// Its smoothed offered load, tokens a second.
+    /// Its smoothed offered load, tokens a second; below 0 it stands aside.
     pub demand: f32,
     /// Whether its charges are all common knowledge: then nothing of it need be kept.
     pub settled: bool,
@@ -95,6 +97,10 @@ pub struct News {
     pub peers: Vec<PeerNews>,
     /// The sum of the peers' demands.
     pub others: f64,
+    /// How many of them stand aside.
+    pub aside: u32,
+    /// Whose turn it is, where the limit is too small to share.
+    turn: Option<Box<Turn>>,
     /// Whether a request was refused for want of confirmation since the key was told last: then it is told again, so
     /// that the peers asked for a confirmation answer with their own news of it.
     pub pressed: bool,
@@ -130,6 +136,8 @@ impl News {
             demand: Demand::new(now),
             peers: Vec::new(),
             others: 0.0,
+            aside: 0,
+            turn: None,
             pressed: false,
             described: 0,
             listed: false,
@@ -184,23 +192,25 @@ impl News {
     }
 
     /// The own demand and that of all others, as the weight goes by: see [`Self::demand_confirmed`].
-    pub fn demands(&mut self, now: Nanos, silent: bool) -> (f64, f64) {
+    pub fn demands(&mut self, now: Nanos, heard: u64, silent: bool) -> (f64, f64) {
         if silent && self.is_even() {
-            return (0.0, 0.0);
+            let aside = self.has_turns() && self.demand_confirmed(now, heard, silent) < 0.0;
+            return (if aside { turn::ASIDE.into() } else { 0.0 }, 0.0);
         }
-        (f64::from(self.demand_confirmed(now, silent)), self.others)
+        (f64::from(self.demand_confirmed(now, heard, silent)), self.others)
     }
 
     /// The own demand that every peer has heard of, tokens a second; while one is `silent`, what all had heard before.
-    pub fn demand_confirmed(&mut self, now: Nanos, silent: bool) -> f32 {
+    /// Below 0 this node stands aside.
+    pub fn demand_confirmed(&mut self, now: Nanos, heard: u64, silent: bool) -> f32 {
         let present = self.demand_to_tell(now);
-        let heard = self.spans.demand_confirmed(present);
+        let confirmed = self.word_confirmed(present, heard, silent);
         match &self.silence {
             // what it was held to ends with it, a moment after the last has spoken
-            Some(silence) if silent || silence.holds() => heard.min(silence.demand),
-            _ if !silent => heard,
+            Some(silence) if silent || silence.holds() => confirmed.min(silence.demand),
+            _ if !silent => confirmed,
             // a key of which the silent have heard nothing
-            _ => 0.0,
+            _ => confirmed.min(0.0),
         }
     }
 
@@ -246,6 +256,9 @@ impl News {
 
     /// The present demand, or the one told last if the two are about the same.
     fn demand_to_tell(&mut self, now: Nanos) -> f32 {
+        if let Some(stance) = self.stance() {
+            return stance;
+        }
         let demand = self.demand.claimed(now);
         let most = demand.max(self.told_demand);
         let moved = (demand - self.told_demand).abs() > DEMAND_MOVED * most;
@@ -258,7 +271,7 @@ impl News {
         let demand = self.demand_to_tell(now);
         // first, so that what is confirmed makes room for what is told
         self.unacked(now, common);
-        if demand == 0.0 && self.known_to_all(now, common) {
+        if self.demand.per_second(now) == 0.0 && self.known_to_all(now, common) {
             self.new_baseline();
         }
         self.pressed = false;
@@ -267,6 +280,7 @@ impl News {
         }
         self.told = (self.granted, self.refunded);
         (self.told_demand, self.told_unclaimed) = (demand, self.is_unclaimed());
+        self.say_word(demand, tick);
         self.spans.told(tick, self.granted, demand, common.tick);
         self.busy = now;
         demand
@@ -276,10 +290,10 @@ impl News {
         self.silence.as_ref().is_some_and(|silence| silence.is_unclaimed())
     }
 
-    /// The demand told last, tokens a second.
+    /// The demand told last, be it to one peer only, tokens a second; below 0 this node stands aside.
     #[must_use]
-    pub const fn told_demand(&self) -> f32 {
-        self.told_demand
+    pub fn told_demand(&self) -> f32 {
+        self.said()
     }
 
     /// Whether this node has charged or given back anything under the key since its news began.
@@ -309,7 +323,7 @@ impl News {
     /// Whether each tick still has to look at it.
     pub fn restless(&self) -> bool {
         let behind = self.base != self.granted || self.refunded_base != self.refunded;
-        behind || self.moved() || self.told_demand > 0.0 || !self.spans.is_empty()
+        behind || self.moved() || self.told_demand != 0.0 || !self.spans.is_empty()
     }
 
     /// Whether it may be dropped: nothing to say, nothing kept of any peer that is not common knowledge, for a while.
@@ -373,7 +387,7 @@ impl News {
 
     /// What `slot` asked for before its frame number `anew_from`, and did not say again, it asks for no more.
     pub fn take_back_demand(&mut self, slot: Slot, anew_from: u64) {
-        let before = |p: &&mut PeerNews| p.slot == slot && p.seq < anew_from && p.said.demand > 0.0;
+        let before = |p: &&mut PeerNews| p.slot == slot && p.seq < anew_from && p.said.demand != 0.0;
         if let Some(peer) = self.peers.iter_mut().find(before) {
             peer.said.demand = 0.0;
             self.sum_others();
@@ -393,7 +407,8 @@ impl News {
 
     /// Anew each time: adding and subtracting floats one by one would leave a residue that looks like demand.
     fn sum_others(&mut self) {
-        self.others = self.peers.iter().map(|p| f64::from(p.said.demand)).sum();
+        self.others = self.peers.iter().map(|p| f64::from(p.said.demand.max(0.0))).sum();
+        self.aside = self.peers.iter().map(|p| u32::from(p.said.demand < 0.0)).sum();
     }
 }
 
@@ -439,7 +454,7 @@ mod tests {
                 news.tell(now, tick, upto(common(tick)));
             }
             news.unacked(now, upto(common(tick)));
-            news.demand_confirmed(now, false)
+            news.demand_confirmed(now, 0, false)
         };
         assert_eq!(run(&mut news, 10, 1000, &|_| 0), 0.0, "nothing confirmed, nothing claimed");
         let confirmed = run(&mut news, 10, 100, &|t| t - 1);

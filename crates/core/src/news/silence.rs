@@ -90,8 +90,8 @@ impl Silence {
 impl News {
     /// A peer is silent; whether this node goes on without it, or `own` is false and only it may go on without this node.
     pub fn begin_silence(&mut self, own: bool) {
-        let demand = self.spans.demand_confirmed(self.told_demand);
-        let total = f64::from(demand) + self.others;
+        let demand = self.word_before_silence();
+        let total = f64::from(demand.max(0.0)) + self.others;
         let silence = self.silence.get_or_insert_with(|| Box::new(Silence { demand, total, ..Silence::default() }));
         silence.own |= own;
     }

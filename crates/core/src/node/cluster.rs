@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::Node;
 use super::batch::Batch;
+use super::requests::enlist;
 use crate::counter::Slot;
 use crate::entry::KeyId;
 use crate::gossip::{Cargo, KEEP_ALIVE, Links, Peer, Silent, Word};
@@ -416,6 +417,8 @@ impl Node {
             updates.iter_mut().for_each(|update| update.demand = 0.0);
         }
         let refunds = updates.iter().any(|update| update.refunds.is_some());
+        let gave_way = updates.iter().any(|update| update.demand.is_sign_negative());
+        let own = &self.config.replica;
         let mut unknown = Vec::new();
         for together in updates.chunks(TOGETHER) {
             self.merge(together, |shard, update| {
@@ -423,7 +426,11 @@ impl Node {
                     unknown.push(update.key);
                 }
                 if asked && update.demand > 0.0 {
-                    shard.give_up_demand(update.key, now);
+                    let key = KeyId::from_bytes(update.key);
+                    shard.give_up_demand(key, now);
+                    if shard.give_way(key, now, &before, own, from) {
+                        enlist(shard, key);
+                    }
                 }
             });
         }
@@ -447,7 +454,7 @@ impl Node {
         let after = links.outlook_after(now.at, mark, moved);
         self.publish(after);
         let progress = after.heard > before.heard || after.stable > before.stable || after.admitted != before.admitted;
-        Ok(Heard { updates: updates.len(), progress: progress || refunds })
+        Ok(Heard { updates: updates.len(), progress: progress || refunds || gave_way })
     }
 
     /// Lets decisions see a new outlook. Once one sees silent peers, keys may wait for the end of the silence.

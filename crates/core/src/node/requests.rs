@@ -186,7 +186,7 @@ impl Node {
                         replica: replica.clone(),
                         granted: peer.count.granted(),
                         refunded: peer.count.refunded(),
-                        demand: f64::from(peer.said.demand),
+                        demand: f64::from(peer.said.demand).max(0.0),
                         age: now.at.since(peer.heard),
                     });
                 }
@@ -267,6 +267,9 @@ fn check_in(
         std::mem::replace(&mut news.listed, true)
     };
     let reason = entry.refusal(now, outlook, check.cost, reserved);
+    if check.cost > 0 {
+        entry.want_or_not(now, outlook, reason);
+    }
     let delay = entry.meter.delay(&entry.rule, now);
     let granted = if reason.is_none() { check.cost } else { 0 };
     if granted > 0 {

@@ -53,6 +53,7 @@ impl Law {
             known: Nanos::ZERO,
             apart: 0,
             apart_known: Nanos::ZERO,
+            round_trip: Nanos::ZERO,
         };
         Self { rule, outlook, fault }
     }
@@ -165,7 +166,7 @@ impl<const N: usize> State<N> {
         let own = if law.fault.fresh_demand { present.demand } else { claimed };
         let others =
             (0..N).filter(|j| *j != i).map(|j| f64::from(self.nodes[j].versions[usize::from(present.heard[j])].demand));
-        let weight = stability::weight(f64::from(own), others.sum(), &law.outlook);
+        let weight = stability::weight(f64::from(own), others.sum(), 0, &law.outlook);
         if law.fault.promises {
             let common = usize::from(Self::least(&node.confirmed, i));
             let told = node.versions[common..].iter().map(|v| v.promised).min().unwrap_or(0);

@@ -3,7 +3,8 @@
 //! **Derivation.** After the workload and `settle` every node is asked for one token of each watched key, one node after
 //! the other. Where `settle` is long enough to refill the whole bucket from as deep in debt as it went, and for all to
 //! agree (`Ground::settling`), every node's level is the true one: a refusal as over the limit while the true level has a
-//! token is a charge that never happened, or that came back. A node alone may spend its part of what is left before its
+//! token is a charge that never happened, or that came back. What is granted meanwhile a bucket that is full hears late,
+//! and has lost what the true one was refilled by since: so it counts as if granted at the very moment. A node alone may spend its part of what is left before its
 //! peers confirm, at least `EVEN_PART / n` but, after quiet, about 1/n: with `SHARE_SMALL` tokens a node left no node
 //! is refused for want of confirmation either. Not held against anybody are clusters with links or nodes still broken, or
 //! `deny` while a crashed peer is awaited. Nor is a refusal for a partition: with a peer silent, a node that nobody asks
@@ -33,6 +34,8 @@ pub(super) struct Liveness<'s> {
     quiet_since: Nanos,
     probing: bool,
     excess: ByKey<Excess>,
+    /// Tokens granted since all was quiet.
+    probed: ByKey<u64>,
     found: Option<Finding>,
 }
 
@@ -49,6 +52,7 @@ impl<'s> Liveness<'s> {
             quiet_since: Nanos::ZERO,
             probing: false,
             excess,
+            probed: ByKey::new(scenario),
             found: None,
         }
     }
@@ -57,6 +61,8 @@ impl<'s> Liveness<'s> {
         let scenario = self.ground.scenario;
         let rule = scenario.rule(request.limit, request.key);
         let level = self.excess.at(request.limit, request.key, &Excess::EMPTY).level(rule, *at);
+        let probed = *self.probed.at(request.limit, request.key, &0);
+        let level = level.min(rule.capacity() as f64 - probed as f64);
         let worst = self.excess.at(request.limit, request.key, &Excess::EMPTY).worst();
         let quiet = request.at.since(self.quiet_since);
         let refilled = if rule.algorithm().windowed() {
@@ -101,6 +107,9 @@ impl Checker for Liveness<'_> {
             let Decided { at, request, .. } = decided;
             let rule = self.ground.scenario.rule(request.limit, request.key);
             self.excess.at(request.limit, request.key, &Excess::EMPTY).admit(rule, *at, request.cost);
+            if matches!(seen, Observation::Probed(_)) {
+                *self.probed.at(request.limit, request.key, &0) += request.cost;
+            }
         } else if matches!(seen, Observation::Probed(_)) {
             self.refused(decided);
         }

@@ -87,3 +87,15 @@ fn a_late_confirmation_makes_nothing_known_that_was_heard_after_it() {
     peer.confirm(&ack(3, 0b11), true, 3, Nanos(10));
     assert_eq!(peer.confirmed(3), 3);
 }
+
+#[test]
+fn what_a_later_frame_says_again_is_confirmed_with_that_one() {
+    let mut peer = peer();
+    for tick in 1..=2 {
+        peer.next_header(Nanos(tick), WORD, Some(cargo(tick, 7)));
+    }
+    peer.confirm(&ack(2, 0), false, 3, Nanos(10));
+    assert_eq!(peer.confirmed(2), 0, "what the peer had told before is missing");
+    peer.confirm(&ack(2, 0), true, 3, Nanos(10));
+    assert_eq!(peer.confirmed(2), 2);
+}
