@@ -225,7 +225,7 @@ mod tests {
         assert!(news.others_may_be_even(|slot| slot == FAR), "but it may be that not all have");
         said(&mut news, NEAR, 2, 10.0, alone(true));
         assert!(news.is_even());
-        assert_eq!(news.demands(Nanos::ZERO, true), (0.0, 0.0));
+        assert_eq!(news.demands(Nanos::ZERO, 0, true), (0.0, 0.0));
         said(&mut news, NEAR, 3, 10.0, alone(false));
         assert!(!news.is_even(), "it claims what all had heard");
         assert!(!news.others_may_be_even(|slot| slot == FAR), "and so had the silent");
@@ -235,7 +235,7 @@ mod tests {
     fn what_the_silent_had_asked_for_they_may_claim() {
         let mut news = News::new(Nanos::ZERO, 1, 0);
         said(&mut news, FAR, 1, 10.0, None);
-        news.unacked(CUT);
+        news.unacked(Nanos::ZERO, CUT);
         assert!(!news.is_even());
         assert!(!news.others_may_be_even(|slot| slot == FAR));
     }
@@ -257,13 +257,13 @@ mod tests {
             demand(&mut news, &mut now, tick, Common { tick: tick - 1, ..CUT });
         }
         assert!(!news.untold(now), "it is told, and that it claims nothing");
-        assert_eq!(news.demand_confirmed(now, false), 0.0, "all speak again, and it was not told yet");
+        assert_eq!(news.demand_confirmed(now, 0, false), 0.0, "all speak again, and it was not told yet");
         news.end_own_silence();
         assert!(news.untold(now), "it is told again, without that");
-        assert_eq!(news.demand_confirmed(now, false), 0.0);
+        assert_eq!(news.demand_confirmed(now, 0, false), 0.0);
         demand(&mut news, &mut now, 5, Common { tick: 4, silent: false });
-        assert_eq!(news.demand_confirmed(now, false), 0.0, "nobody has confirmed it");
-        news.unacked(Common { tick: 5, silent: false });
-        assert!(news.demand_confirmed(now, false) > 500.0);
+        assert_eq!(news.demand_confirmed(now, 0, false), 0.0, "nobody has confirmed it");
+        news.unacked(now, Common { tick: 5, silent: false });
+        assert!(news.demand_confirmed(now, 0, false) > 500.0);
     }
 }
