@@ -207,17 +207,19 @@ impl Shard {
 
     /// Makes room for one: of a few entries the one that says least goes.
     fn evict(&mut self, now: Now) {
-        let mut least: Option<(f64, usize)> = None;
+        let mut least: Option<((f64, bool), usize)> = None;
         for _ in 0..EVICTION_SAMPLE.min(self.entries.len()) {
             let place = self.roll_dice();
             let entry = &self.entries[place];
             let level = entry.meter.level(&entry.rule, now).tokens() / entry.rule.capacity() as f64;
-            if least.is_none_or(|(fullest, _)| level > fullest) {
-                least = Some((level, place));
+            // a full one may still say who may spend from it
+            let says = (level, entry.news.as_ref().is_none_or(|news| !news.restless()));
+            if least.is_none_or(|(fullest, _)| says > fullest) {
+                least = Some((says, place));
             }
         }
-        if let Some((level, place)) = least {
-            self.evictions += u64::from(level < 1.0);
+        if let Some(((level, at_rest), place)) = least {
+            self.evictions += u64::from(level < 1.0 || !at_rest);
             self.remove(place);
         }
     }

@@ -187,8 +187,9 @@ fn a_restarted_node_catches_up_and_gives_nobody_a_fresh_quota() {
                 granted += u64::from(cluster.check(i, "k", 1).allowed);
             }
         }
-        let least = if strict { 55 } else { 94 };
-        assert!((least..=100).contains(&granted), "{algorithm:?} {accuracy:?}: {granted} of 100");
+        // bounded may be 5 % over
+        let expected = if strict { 55..=100 } else { 94..=105 };
+        assert!(expected.contains(&granted), "{algorithm:?} {accuracy:?}: {granted} of 100");
     }
 }
 
