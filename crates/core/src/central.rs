@@ -204,3 +204,52 @@ impl Entry {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entry::Reporter;
+    use crate::limit::{Algorithm, Origin, RuleSpec};
+    use crate::time::Nanos;
+    use crate::wire::{StateCount, Update};
+
+    const NOW: Now = Now::at(Nanos(1_000_000_000));
+    const PEER: Slot = Slot(1);
+
+    /// A peer's table may come before its news does. Its level holds what the store told it of this node, in no counter.
+    #[test]
+    fn a_table_after_a_stand_still_counts_nothing_twice_that_the_store_told_of() {
+        for charged_by_peer in [60, 40] {
+            let spec =
+                RuleSpec { burst: Some(100), ..RuleSpec::new(Algorithm::TokenBucket, "1/d".parse().expect("a rate")) };
+            let rule = Arc::new(Rule::new("test", Origin::Configured, spec).expect("a rule"));
+            let mut entry = Entry::full(KeyId(1), Arc::clone(&rule), NOW);
+            entry.news_or(NOW.at, (1, 1));
+            entry.charge_granted(NOW, Used::Bucket(40.0), 40);
+            entry.align(NOW, Used::Bucket(100.0), &[PEER]);
+            assert_eq!(entry.level(NOW).whole(), 0);
+            // as after a stand-still: any peer's level is taken for better
+            entry.guessed = true;
+            let granted = 1 + charged_by_peer;
+            let counts = [StateCount { replica: 0, granted, refunded: 1, unheard: 0 }];
+            let from = Reporter { slots: &[Some(PEER)], witness: false, own_before: None };
+            entry.adopt(Meter::showing(&rule, NOW, Used::Bucket(100.0)), &counts, from, NOW, (1, 1));
+            assert_eq!(entry.level(NOW).tokens(), 0.0, "a peer reported it");
+            let update = Update {
+                key: entry.key.to_bytes(),
+                granted,
+                fresh: charged_by_peer,
+                refunds: None,
+                window: None,
+                previous: None,
+                demand: 0.0,
+                alone: None,
+                describe: None,
+            };
+            entry.learn(PEER, 1, &update, NOW, (1, 1));
+            assert_eq!(entry.level(NOW).tokens(), 0.0, "the peer told it");
+            let back = entry.news.as_mut().map_or(0, |news| news.end_silence(0.0, NOW.at));
+            assert_eq!(back, 60 - charged_by_peer, "only what nobody told comes back");
+        }
+    }
+}

@@ -314,6 +314,9 @@ impl Entry {
     ///
     /// What is known here beyond the report's counters is charged on top of the reported level, since that can't hold
     /// it, and the reverse. Of two snapshots, each may hold charges that the other's node never heard of.
+    ///
+    /// Where a central store has told of the silent no report is taken: its word covers all that is used, and both levels
+    /// hold by it what no counter does. What the silent spent is set against it as they tell it themselves.
     pub fn adopt(
         &mut self,
         mut reported: Meter,
@@ -323,6 +326,9 @@ impl Entry {
         totals: (u64, u64),
     ) {
         self.roll(now);
+        if self.news.as_ref().is_some_and(|news| news.has_stored()) {
+            return;
+        }
         let kept = self.restored && !from.witness;
         let news = self.news_or(now.at, totals);
         let (mut reported_lacks, mut known_lacks) = (0u64, 0u64);

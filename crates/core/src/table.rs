@@ -433,7 +433,8 @@ impl Shard {
 
     /// Trusts no level until a peer has reported it: this node has heard nobody for a while, though they went on.
     pub fn doubt(&mut self) {
-        for entry in &mut self.entries {
+        // a central store's word on the silent was heard by itself, and stands
+        for entry in self.entries.iter_mut().filter(|e| !e.news.as_ref().is_some_and(|news| news.has_stored())) {
             (entry.guessed, entry.restored) = (true, false);
         }
     }

@@ -210,7 +210,8 @@ fn one_node_that_comes_back_takes_the_level_of_its_peers() {
             cluster.run(cluster.now + SECOND);
             let levels: Vec<f64> = (0..3).map(|i| level(&cluster, i, "k")).collect();
             assert!(levels.iter().all(|l| (l - levels[1]).abs() < 1.5), "{algorithm:?} {down}: {levels:?}");
-            assert!((799.0..=802.0 + refilled).contains(&levels[0]), "{algorithm:?} {down}: {levels:?}");
+            // the one that crashed is charged what it is likely to have granted unheard: its claim for the time news takes
+            assert!((790.0..=802.0 + refilled).contains(&levels[0]), "{algorithm:?} {down}: {levels:?}");
         }
     }
 }

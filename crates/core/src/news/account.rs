@@ -104,6 +104,12 @@ impl News {
         }
     }
 
+    /// Whether a central store has told of peers that have not spoken for themselves yet.
+    #[must_use]
+    pub fn has_stored(&self) -> bool {
+        self.silence.as_ref().is_some_and(|silence| !silence.stored.of.is_empty())
+    }
+
     /// Of `tokens` that `slot` tells of, those charged here by a central store's word.
     pub fn set_off_stored(&mut self, slot: Slot, tokens: u64) -> u64 {
         match &mut self.silence {
