@@ -92,36 +92,24 @@ impl Flight {
 
     /// Lets go of what a frame says, where a later one that was received says it again: news is state.
     ///
-    /// So a frame lost on the way costs nothing for a key that is told in every tick anyway. The later one stands for its tick
-    /// from then on: it may have been received by a peer of which not all is known.
+    /// So a frame lost on the way costs nothing for a key that is told in every tick anyway. The later one stands for the
+    /// older tick from then on: that it was received does not make it known yet.
     pub fn supersede(&mut self, got: &impl Fn(u64) -> bool) {
         if self.0.len() > SUPERSEDE_MAX {
             return;
         }
-        let told: Vec<(u64, Arc<[KeyId]>)> = self
-            .0
-            .iter()
-            .filter(|sent| sent.tick.is_some() && (sent.arrived || got(sent.seq)))
-            .map(|sent| (sent.seq, Arc::clone(&sent.keys)))
-            .collect();
-        let mut stands_for: Vec<(u64, u64)> = Vec::new();
-        for sent in self.0.iter_mut().filter(|sent| !sent.arrived && !got(sent.seq)) {
-            let Some(tick) = sent.tick else { continue };
-            let again = |key: &KeyId| {
-                told.iter().find(|(seq, keys)| *seq > sent.seq && keys.binary_search(key).is_ok()).map(|(seq, _)| *seq)
-            };
-            let before = stands_for.len();
-            stands_for.extend(sent.keys.iter().filter_map(again).map(|seq| (seq, tick)));
-            if stands_for.len() > before {
-                sent.keys = sent.keys.iter().copied().filter(|key| again(key).is_none()).collect();
-                if sent.keys.is_empty() {
-                    sent.tick = None;
+        let (mut received, missing): (Vec<&mut Sent>, Vec<&mut Sent>) =
+            self.0.iter_mut().filter(|sent| sent.tick.is_some()).partition(|sent| sent.arrived || got(sent.seq));
+        for sent in missing {
+            for again in received.iter_mut().filter(|again| again.seq > sent.seq) {
+                let told = |key: &KeyId| again.keys.binary_search(key).is_ok();
+                if sent.keys.iter().any(told) {
+                    sent.keys = sent.keys.iter().copied().filter(|key| !told(key)).collect();
+                    again.tick = again.tick.min(sent.tick);
                 }
             }
-        }
-        for (seq, tick) in stands_for {
-            for sent in self.0.iter_mut().filter(|sent| sent.seq == seq) {
-                sent.tick = sent.tick.min(Some(tick));
+            if sent.keys.is_empty() {
+                sent.tick = None;
             }
         }
     }

@@ -89,13 +89,13 @@ fn a_late_confirmation_makes_nothing_known_that_was_heard_after_it() {
 }
 
 #[test]
-fn what_a_later_frame_says_again_is_confirmed_with_that_one() {
+fn what_a_later_frame_said_again_is_confirmed_only_with_that_frame() {
     let mut peer = peer();
-    for tick in 1..=2 {
-        peer.next_header(Nanos(tick), WORD, Some(cargo(tick, 7)));
+    for tick in 1..=3 {
+        peer.next_header(Nanos(tick), WORD, Some(cargo(tick, 1)));
     }
-    peer.confirm(&ack(2, 0), false, 3, Nanos(10));
-    assert_eq!(peer.confirmed(2), 0, "what the peer had told before is missing");
-    peer.confirm(&ack(2, 0), true, 3, Nanos(10));
-    assert_eq!(peer.confirmed(2), 2);
+    peer.confirm(&ack(3, 0), false, 3, Nanos(10));
+    assert_eq!(peer.confirmed(3), 0, "it was received, but what the peer had told before is missing");
+    peer.confirm(&ack(3, 0), true, 3, Nanos(10));
+    assert_eq!(peer.confirmed(3), 3);
 }
