@@ -213,13 +213,13 @@ impl Shard {
             let entry = &self.entries[place];
             let level = entry.meter.level(&entry.rule, now).tokens() / entry.rule.capacity() as f64;
             // a full one may still say who may spend from it
-            let says = (level, entry.news.as_ref().is_none_or(|news| !news.restless()));
+            let says = (level, entry.news.as_ref().is_none_or(|news| news.told_demand() == 0.0));
             if least.is_none_or(|(fullest, _)| says > fullest) {
                 least = Some((says, place));
             }
         }
-        if let Some(((level, at_rest), place)) = least {
-            self.evictions += u64::from(level < 1.0 || !at_rest);
+        if let Some(((level, unclaimed), place)) = least {
+            self.evictions += u64::from(level < 1.0 || !unclaimed);
             self.remove(place);
         }
     }
