@@ -367,9 +367,15 @@ impl Entry {
             reported_lacks = reported_lacks.saturating_add(news.unheard_before);
         }
         let rule = Arc::clone(&self.rule);
-        reported.charge(&rule, now, reported_lacks);
+        // What one of the two lacks may be old, and was refilled since. Nobody but plain gossip spends what is not there, so
+        // the truth is not below empty.
+        let spent = |meter: &Meter, lacks: u64| match rule.spec().accuracy {
+            Accuracy::Gossip => lacks,
+            Accuracy::Strict | Accuracy::Bounded { .. } => lacks.min(meter.level(&rule, now).whole()),
+        };
+        reported.charge(&rule, now, spent(&reported, reported_lacks));
         let before = self.meter.window();
-        self.meter.charge(&rule, now, known_lacks);
+        self.meter.charge(&rule, now, spent(&self.meter, known_lacks));
         // a joiner's own level may be no more than first words charged to a bucket that it took for full
         let better = if self.restored { from.witness } else { self.guessed };
         if better || reported.level(&rule, now).parts < self.meter.level(&rule, now).parts {
