@@ -4,8 +4,9 @@
 //! the other. Where `settle` is long enough to refill the whole bucket from as deep in debt as it went, and for all to
 //! agree (`Ground::settling`), every node's level is the true one: a refusal as over the limit while the true level has a
 //! token is a charge that never happened, or that came back. What is granted meanwhile a bucket that is full hears late,
-//! and has lost what the true one was refilled by since: so it counts as if granted at the very moment. A node alone may spend its part of what is left before its
-//! peers confirm, at least `EVEN_PART / n` but, after quiet, about 1/n: with `SHARE_SMALL` tokens a node left no node
+//! and has lost what the true one was refilled by since: so it counts as if granted at the very moment. A node alone may
+//! spend its part of what is left before its peers confirm, at least `EVEN_PART / n` but, after quiet, about 1/n: with
+//! `SHARE_SMALL` tokens a node left no node
 //! is refused for want of confirmation either. Not held against anybody are clusters with links or nodes still broken, or
 //! `deny` while a crashed peer is awaited. Nor is a refusal for a partition: with a peer silent, a node that nobody asks
 //! keeps 1/n of `EVEN_PART`, and charges that only the silent has not confirmed leave its window at that pace. And nothing
@@ -68,7 +69,9 @@ impl<'s> Liveness<'s> {
         let refilled = if rule.algorithm().windowed() {
             quiet >= rule.rate().period().times(2)
         } else {
-            quiet.as_secs_f64() * rule.rate().per_second() >= rule.capacity() as f64 + worst
+            // what was assumed of the silent, or charged for the lost, may be too much by a capacity, and is not given back
+            let assumed = if self.troubled { rule.capacity() as f64 } else { 0.0 };
+            quiet.as_secs_f64() * rule.rate().per_second() >= rule.capacity() as f64 + worst + assumed
         };
         let missing = !self.ground.nobody_missing();
         let excused = !self.ground.whole()
