@@ -27,6 +27,7 @@ use crate::driver::Driver;
 pub use self::http::Http;
 pub use self::listen::{CONNECTIONS_MAX, Speak, bind_unix, raise_file_limit, serve_tcp, serve_unix};
 pub use self::pace::Patience;
+pub use self::plain::read_front;
 pub use self::resp::{Resp, RespCounts};
 pub use self::token::{Token, TokenError, read_text as read_token};
 

@@ -158,6 +158,18 @@ fn make_room(input: &mut Vec<u8>, read: &mut Range<usize>) -> bool {
     true
 }
 
+/// How the front of the buffer is read, for those who compare it with another reader: the length of the whole request in
+/// front, the path and the body. `None`: what stands there is no whole plain request.
+#[must_use]
+pub fn read_front(bytes: &[u8]) -> Option<(usize, &'static str, &[u8])> {
+    let Front::Request(request) = front(bytes) else { return None };
+    let path = match request.of {
+        Of::One => "/v1/check",
+        Of::Many => "/v1/checks",
+    };
+    Some((request.bytes, path, request.body))
+}
+
 /// What stands in front of the buffer.
 #[derive(Debug, PartialEq)]
 enum Front<'b> {

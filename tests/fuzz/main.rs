@@ -138,6 +138,15 @@ fn http_bodies() {
 }
 
 #[test]
+fn plain_requests() {
+    let seen = run("plain", ROUNDS_TEXT);
+    for outcome in ["rest", "/v1/check 9 whole", "/v1/checks 9 whole", "/v1/check 9 /v1/check 9 whole"] {
+        assert!(seen.contains(outcome), "{outcome} was not seen: {seen:?}");
+    }
+    assert!(seen.len() > 15, "{seen:?}");
+}
+
+#[test]
 fn commands_of_redis_clients() {
     let seen = run("resp", ROUNDS_TEXT);
     for part in ["PONG", "OK", "ERRunknownlimit", "ERRProtocolerror", "ERRunknowncommand", "ERRwrongnumber"] {

@@ -106,7 +106,9 @@ fn messages() -> Vec<Vec<u8>> {
         counts: vec![count(0, 0), count(1, 0), count(2, 20), count(9, 0)],
     };
     let items: Vec<StateItem> = LIMITS.map(item).to_vec();
-    let chunk = |last, items| encode_message(&Message::StateChunk { last, replicas: replicas(), members: 2, items });
+    let chunk = |last, items| {
+        encode_message(&Message::StateChunk { last, replicas: replicas(), members: 2, joining: !last, items })
+    };
     let mut messages = vec![encode_message(&Message::StateRequest), chunk(true, vec![]), chunk(true, items.clone())];
     messages.push(chunk(true, EDGES.map(|(i, used)| StateItem { used, ..items[i].clone() }).to_vec()));
     messages.extend(items.into_iter().map(|item| chunk(false, vec![item])));

@@ -10,7 +10,9 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::{Request, StatusCode, header};
 use metrics::Histogram;
-use spillgate::api::{Api, Control, DeciderView, Http, Identity, MemberView, Patience, Readiness, Resp, Speak as _};
+use spillgate::api::{
+    Api, Control, DeciderView, Http, Identity, MemberView, Patience, Readiness, Resp, Speak as _, read_front,
+};
 use spillgate::config::{Config, ConfigError, Overrides};
 use spillgate::driver::Driver;
 use spillgate_core::decision::{Check, LimitRef};
@@ -29,8 +31,15 @@ use tokio::sync::{Semaphore, watch};
 pub type Target = fn(&[u8]) -> String;
 
 /// Every target, by the name of its corpus.
-pub const TARGETS: [(&str, Target); 6] =
-    [("frame", frame), ("message", message), ("slice", slice), ("config", config), ("http", http), ("resp", resp)];
+pub const TARGETS: [(&str, Target); 7] = [
+    ("frame", frame),
+    ("message", message),
+    ("slice", slice),
+    ("config", config),
+    ("http", http),
+    ("plain", plain),
+    ("resp", resp),
+];
 
 struct Nowhere;
 
@@ -159,6 +168,7 @@ pub fn slice(bytes: &[u8]) -> String {
 thread_local! {
     static DIRECTORY: tempfile::TempDir = tempfile::tempdir().expect("a directory");
     static SERVER: RefCell<Option<(Runtime, Arc<Http>)>> = const { RefCell::new(None) };
+    static RUNTIME: Runtime = runtime();
     static REDIS: RefCell<Option<(Runtime, Arc<Resp>)>> = const { RefCell::new(None) };
 }
 
@@ -214,6 +224,52 @@ pub fn http(bytes: &[u8]) -> String {
         let kind = answer["type"].as_str().unwrap_or_default();
         format!("{path} {status} {kind} {} {}", answer["allowed"], answer["reason"])
     })
+}
+
+/// All that a client of HTTP/1.1 sends: whatever is taken for a whole plain request, hyper reads in the same way.
+pub fn plain(bytes: &[u8]) -> String {
+    let (mut read, mut left) = (Vec::new(), bytes);
+    while let Some((length, path, body)) = read_front(left) {
+        assert!(body.len() < length && left[..length].ends_with(body), "{}", left.escape_ascii());
+        // with the rest behind it, and with nothing
+        assert_eq!(read_front(&left[..length]), Some((length, path, body)));
+        assert_eq!(read_front(&left[..length - 1]), None, "{}", left.escape_ascii());
+        read.push((path.to_owned(), body.to_vec()));
+        left = &left[length..];
+    }
+    let whole = &bytes[..bytes.len() - left.len()];
+    if !read.is_empty() {
+        let by_hyper = RUNTIME.with(|runtime| runtime.block_on(as_hyper_reads(whole)));
+        assert_eq!(by_hyper, read, "{}", whole.escape_ascii());
+    }
+    let rest = if left.is_empty() { "whole" } else { "rest" };
+    let of = read.iter().map(|(path, body)| format!("{path} {}", body.len().min(9)));
+    of.take(3).chain([rest.to_owned()]).collect::<Vec<_>>().join(" ")
+}
+
+/// The path and the body of every request, all of them POST, up to the end of the bytes.
+async fn as_hyper_reads(bytes: &[u8]) -> Vec<(String, Vec<u8>)> {
+    let (mut client, stream) = tokio::io::duplex(64 << 10);
+    let read = RefCell::new(Vec::new());
+    let answer = hyper::service::service_fn(async |request: Request<hyper::body::Incoming>| {
+        assert_eq!(request.method(), "POST");
+        let path = request.uri().to_string();
+        let body = axum::body::to_bytes(Body::new(request.into_body()), 64 << 10).await.expect("all of it came");
+        read.borrow_mut().push((path, body.to_vec()));
+        Ok::<_, std::convert::Infallible>(axum::http::Response::new(Body::empty()))
+    });
+    let talk = async {
+        let mut answers = Vec::new();
+        client.write_all(bytes).await.expect("hyper goes on reading");
+        client.shutdown().await.expect("memory does not fail");
+        client.read_to_end(&mut answers).await.expect("memory does not fail");
+    };
+    let stream = hyper_util::rt::TokioIo::new(stream);
+    let mut http = hyper::server::conn::http1::Builder::new();
+    let served = http.half_close(true).serve_connection(stream, answer);
+    let both = async { tokio::join!(served, talk).0 };
+    tokio::time::timeout(Duration::from_secs(20), both).await.expect("in time").expect("hyper takes it for requests");
+    read.into_inner()
 }
 
 fn runtime() -> Runtime {

@@ -287,7 +287,13 @@ async fn a_member_that_lies_harms_no_key_but_those_it_speaks_of_and_speaks_for_n
         used: Used::Bucket(u64::MAX),
         counts: vec![count(0), count(1)],
     };
-    let table = encode_message(&Message::StateChunk { last: true, replicas: others, members: 1, items: vec![item] });
+    let table = encode_message(&Message::StateChunk {
+        last: true,
+        replicas: others,
+        members: 1,
+        joining: false,
+        items: vec![item],
+    });
     for peer in liar.peers() {
         liar.cluster.send_message(&peer, table.clone()).await.unwrap();
     }

@@ -63,6 +63,8 @@ pub struct Reporter<'a> {
     pub slots: &'a [Option<Slot>],
     /// Whether it was a peer already when this node's snapshot was taken, and knows all that has happened since.
     pub witness: bool,
+    /// Whether it is joining itself: a level of its own that is higher may be that of a bucket it took for full.
+    pub joining: bool,
     /// The slot of this node's own earlier run, whose counters its snapshot has.
     pub own_before: Option<Slot>,
 }
@@ -309,8 +311,8 @@ impl Entry {
         }
     }
 
-    /// Takes in what a peer reports of the key in a state transfer: the lower level of the two, unless its own is a guess,
-    /// and the counters it holds. `reported` is of this entry's rule.
+    /// Takes in what a peer reports of the key in a state transfer: the lower level of the two, unless its own is a guess
+    /// and the peer's is not, and the counters it holds. `reported` is of this entry's rule.
     ///
     /// What is known here beyond the report's counters is charged on top of the reported level, since that can't hold
     /// it, and the reverse. Of two snapshots, each may hold charges that the other's node never heard of.
@@ -377,10 +379,10 @@ impl Entry {
         let before = self.meter.window();
         self.meter.charge(&rule, now, spent(&self.meter, known_lacks));
         // a joiner's own level may be no more than first words charged to a bucket that it took for full
-        let better = if self.restored { from.witness } else { self.guessed };
+        let better = if self.restored { from.witness } else { self.guessed && !from.joining };
         if better || reported.level(&rule, now).parts < self.meter.level(&rule, now).parts {
             self.meter = reported;
-            (self.guessed, self.restored) = (false, kept);
+            (self.guessed, self.restored) = (self.guessed && from.joining, kept);
         }
         self.window_moved(before);
     }

@@ -248,6 +248,8 @@ pub enum Message {
         replicas: Vec<(String, u64)>,
         /// So many of them, from the first on, are members of the cluster as the reporter sees it.
         members: u16,
+        /// Whether the reporter grants nothing yet: what its peers have charged may still be on its way to it.
+        joining: bool,
         /// The keys.
         items: Vec<StateItem>,
     },

@@ -340,3 +340,31 @@ fn a_table_that_nobody_asked_for_is_not_believed() {
     assert_eq!(told, Ok(Told::Unasked));
     assert!(explain(&cluster, 1, "k").is_none(), "node 1 took in what it had not asked for");
 }
+
+/// One that stood still asks its peers where they are, and one of them may just be joining: all that this one knows by itself
+/// is that nobody told it of any charge.
+#[test]
+fn who_stood_still_does_not_take_a_joiner_for_one_that_knows_better() {
+    let limits = limits(Algorithm::TokenBucket, "1/d", Some(100), Accuracy::default());
+    let mut cluster = Cluster::new(2, limits, MS, 0.0, 3);
+    cluster.settle();
+    let mut granted = 0;
+    while granted < 60 {
+        cluster.run(cluster.now + 5 * MS);
+        granted += u64::from(cluster.check(0, "k", 1).allowed);
+    }
+    cluster.run(cluster.now + 2000 * MS);
+    cluster.crash(0);
+    cluster.start(0);
+    cluster.node(0).hold(cluster.present());
+    assert!(!cluster.check(0, "k", 1).allowed, "it has no table yet");
+    cluster.run(cluster.now + 500 * MS);
+    cluster.node(1).doubt();
+    cluster.bring(0, 1);
+    let left = level(&cluster, 1, "k");
+    assert!(left <= 40.1, "{left} where it stayed");
+    cluster.bring(1, 0);
+    cluster.node(0).release(cluster.present());
+    let left = level(&cluster, 0, "k");
+    assert!(left <= 40.1, "{left} at the joiner");
+}

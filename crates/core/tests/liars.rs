@@ -269,6 +269,7 @@ fn state_that_no_honest_peer_reports_is_refused_and_changes_nothing() {
             last: true,
             replicas: vec![("b".to_owned(), 7)],
             members: 1,
+            joining: false,
             items: vec![item.clone()],
         };
         let refused = subject.node.handle_message(&encode_message(&message), true, present(2)).unwrap_err();
@@ -358,7 +359,8 @@ fn rules_that_no_node_could_have_are_not_taken_over() {
         subject.hear("c", seq, vec![update], 2).unwrap();
         assert_eq!(subject.node.len(), 2, "{describe:?}");
         let item = StateItem { key, describe: describe.clone(), used: Used::Bucket(5), counts: vec![] };
-        let message = Message::StateChunk { last: true, replicas: vec![], members: 0, items: vec![item] };
+        let message =
+            Message::StateChunk { last: true, replicas: vec![], members: 0, joining: false, items: vec![item] };
         let told = subject.node.handle_message(&encode_message(&message), true, present(2)).unwrap();
         assert_eq!((told, subject.node.len()), (Told::State { last: true, keys: 1 }, 2), "{describe:?}");
     }

@@ -48,6 +48,7 @@ impl Node {
         // this node and its peers come first
         let members = u16::try_from(1 + links.peers.len()).unwrap_or(u16::MAX);
         drop(links);
+        let joining = !self.outlook.load().admitted;
         let count = self.shards.len();
         (0..count).flat_map(move |i| {
             let mut items: Vec<StateItem> = Vec::new();
@@ -74,7 +75,7 @@ impl Node {
             let replicas = replicas.clone();
             chunks.into_iter().enumerate().map(move |(k, items)| {
                 let last = last && k + 1 == total;
-                encode_message(&Message::StateChunk { last, replicas: replicas.clone(), members, items })
+                encode_message(&Message::StateChunk { last, replicas: replicas.clone(), members, joining, items })
             })
         })
     }
@@ -88,9 +89,9 @@ impl Node {
         match decode_message(bytes)? {
             Message::StateRequest => Ok(Told::WantsState),
             Message::StateChunk { .. } if !asked => Ok(Told::Unasked),
-            Message::StateChunk { last, replicas, members, items } => {
-                let (slots, witness, own_before) = self.slots_of(&replicas, members.into(), now);
-                let from = Reporter { slots: &slots, witness, own_before };
+            Message::StateChunk { last, replicas, members, joining, items } => {
+                let (slots, named, own_before) = self.slots_of(&replicas, members.into(), now);
+                let from = Reporter { slots: &slots, witness: named && !joining, joining, own_before };
                 let keys = items.len();
                 for item in items {
                     self.adopt(&item, from, now);
@@ -115,8 +116,8 @@ impl Node {
         links.learn_of(now.at, &replicas[..members.min(replicas.len())]);
         self.publish(links.outlook(now.at));
         let slots = replicas.iter().map(|replica| links.keep(replica, false, now.at)).collect();
-        let witness = replicas.first().is_some_and(|reporter| links.is_restored(reporter));
-        (slots, witness, links.own_before())
+        let named = replicas.first().is_some_and(|reporter| links.is_restored(reporter));
+        (slots, named, links.own_before())
     }
 
     fn adopt(&self, item: &StateItem, from: Reporter<'_>, now: Now) {

@@ -102,7 +102,9 @@ pub fn state_item() -> impl Strategy<Value = StateItem> {
 }
 
 pub fn message() -> impl Strategy<Value = Message> {
-    let chunk = (any::<bool>(), vec(("[a-z]{0,9}", any::<u64>()), 0..5), any::<u16>(), vec(state_item(), 0..30))
-        .prop_map(|(last, replicas, members, items)| Message::StateChunk { last, replicas, members, items });
+    let replicas = vec(("[a-z]{0,9}", any::<u64>()), 0..5);
+    let chunk = (any::<bool>(), replicas, any::<u16>(), any::<bool>(), vec(state_item(), 0..30)).prop_map(
+        |(last, replicas, members, joining, items)| Message::StateChunk { last, replicas, members, joining, items },
+    );
     prop_oneof![1 => Just(Message::StateRequest), 9 => chunk]
 }
