@@ -232,7 +232,7 @@ mod tests {
             entry.guessed = true;
             let granted = 1 + charged_by_peer;
             let counts = [StateCount { replica: 0, granted, refunded: 1, unheard: 0 }];
-            let from = Reporter { slots: &[Some(PEER)], witness: false, own_before: None };
+            let from = Reporter { slots: &[Some(PEER)], witness: false, joining: false, own_before: None };
             entry.adopt(Meter::showing(&rule, NOW, Used::Bucket(100.0)), &counts, from, NOW, (1, 1));
             assert_eq!(entry.level(NOW).tokens(), 0.0, "a peer reported it");
             let update = Update {
