@@ -235,7 +235,7 @@ mod tests {
     fn what_the_silent_had_asked_for_they_may_claim() {
         let mut news = News::new(Nanos::ZERO, 1, 0);
         said(&mut news, FAR, 1, 10.0, None);
-        news.unacked(CUT);
+        news.unacked(Nanos::ZERO, CUT);
         assert!(!news.is_even());
         assert!(!news.others_may_be_even(|slot| slot == FAR));
     }
@@ -263,7 +263,7 @@ mod tests {
         assert_eq!(news.demand_confirmed(now, false), 0.0);
         demand(&mut news, &mut now, 5, Common { tick: 4, silent: false });
         assert_eq!(news.demand_confirmed(now, false), 0.0, "nobody has confirmed it");
-        news.unacked(Common { tick: 5, silent: false });
+        news.unacked(now, Common { tick: 5, silent: false });
         assert!(news.demand_confirmed(now, false) > 500.0);
     }
 }
