@@ -373,7 +373,9 @@ impl Entry {
         // the truth is not below empty.
         let spent = |meter: &Meter, lacks: u64| match rule.spec().accuracy {
             Accuracy::Gossip => lacks,
-            Accuracy::Strict | Accuracy::Bounded { .. } => lacks.min(meter.level(&rule, now).tokens().max(0.0).ceil() as u64),
+            Accuracy::Strict | Accuracy::Bounded { .. } => {
+                lacks.min(meter.level(&rule, now).tokens().max(0.0).ceil() as u64)
+            }
         };
         reported.charge(&rule, now, spent(&reported, reported_lacks));
         let before = self.meter.window();

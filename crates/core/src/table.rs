@@ -5,6 +5,8 @@
 //! index holds places in it. When the shard is full, the least informative of a few entries goes: the one whose bucket
 //! is fullest, since a full bucket equals an absent one.
 
+mod evict;
+
 use std::hint::black_box;
 use std::sync::Arc;
 
@@ -21,8 +23,6 @@ use crate::time::{Nanos, Now};
 use crate::view::{ReplicaId, TopBy, TopKey};
 use crate::wire::Update;
 
-/// How many entries are looked at to find one to evict.
-const EVICTION_SAMPLE: usize = 8;
 /// A bucket must have been full for so long before its key goes: by then the peers' views of it are full as well, so
 /// none of them will tell a history that was washed out long ago.
 const FULL_KEEP: Nanos = Nanos::from_secs(1);
@@ -203,33 +203,6 @@ impl Shard {
                 *i = u32::try_from(place).unwrap_or(u32::MAX);
             }
         }
-    }
-
-    /// Makes room for one: of a few entries the one that says least goes.
-    fn evict(&mut self, now: Now) {
-        let mut least: Option<((f64, bool), usize)> = None;
-        for _ in 0..EVICTION_SAMPLE.min(self.entries.len()) {
-            let place = self.roll_dice();
-            let entry = &self.entries[place];
-            let level = entry.meter.level(&entry.rule, now).tokens() / entry.rule.capacity() as f64;
-            // a full one may still say who may spend from it
-            let says = (level, entry.news.as_ref().is_none_or(|news| news.told_demand() == 0.0));
-            if least.is_none_or(|(fullest, _)| says > fullest) {
-                least = Some((says, place));
-            }
-        }
-        if let Some(((level, unclaimed), place)) = least {
-            self.evictions += u64::from(level < 1.0 || !unclaimed);
-            self.remove(place);
-        }
-    }
-
-    /// Some entry's place. Not simply the next one: neighbours came together, and are often alike.
-    ///
-    /// Knuth's linear congruential generator (MMIX): its high bits are good enough for a sample, and the same each run.
-    fn roll_dice(&mut self) -> usize {
-        self.dice = self.dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.dice >> 32) as usize % self.entries.len()
     }
 
     /// Looks at an entry in each tick from now on, as long as it is restless.

@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread::available_parallelism;
 
 use matrix::Cell;
-use spillgate_sim::run::run;
+use spillgate_sim::measure::Measures;
+use spillgate_sim::run::{RunResult, run};
 
 fn main() -> std::io::Result<()> {
     let only: Vec<String> = std::env::args().skip(1).collect();
@@ -23,7 +24,7 @@ fn main() -> std::io::Result<()> {
             let scenario = cell.scenario(&recorded);
             for strategy in &scenario.strategies {
                 let result = run(&scenario, strategy, scenario.seed);
-                let line = matrix::line(cell, &result);
+                let line = line(cell, &result);
                 let complaints = matrix::complaints(&scenario, &result);
                 wrong.fetch_add(complaints.len(), Relaxed);
                 let told: String = complaints.iter().map(|complaint| format!("\n  {complaint}")).collect();
@@ -47,4 +48,28 @@ fn main() -> std::io::Result<()> {
         std::fs::write(matrix::path(), format!("{}\n{text}", matrix::HEADER))?;
     }
     Ok(())
+}
+
+/// A line of the record.
+fn line(cell: &Cell, result: &RunResult) -> String {
+    let value = |name| result.measures.value(name).unwrap_or(f64::NAN);
+    let goal = cell.goal(result.strategy == "strict").map(|goal| goal.to_string()).unwrap_or_default();
+    let reached = if reached(cell, &result.strategy, &result.measures) { "yes" } else { "no" };
+    format!(
+        "{cell},{},{:.2},{:.2},{:.3},{:.3},{:.3},{goal},{reached}",
+        result.strategy,
+        value("overshoot"),
+        value("utilisation_percent"),
+        value("false_refusals_percent"),
+        value("fairness"),
+        value("fairness_oracle"),
+    )
+}
+
+/// Whether all goals were reached.
+fn reached(cell: &Cell, strategy: &str, measures: &Measures) -> bool {
+    let value = |name| measures.value(name).unwrap_or(f64::NAN);
+    let used = cell.goal(strategy == "strict").is_none_or(|goal| value("utilisation_percent") >= goal);
+    let most = cell.false_refusals().filter(|_| strategy == "bounded");
+    used && most.is_none_or(|most| value("false_refusals_percent") <= most)
 }

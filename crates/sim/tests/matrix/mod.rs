@@ -5,7 +5,6 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use spillgate_sim::judge::failures;
-use spillgate_sim::measure::Measures;
 use spillgate_sim::run::RunResult;
 use spillgate_sim::scenario::Scenario;
 
@@ -90,7 +89,7 @@ impl Cell {
     }
 
     /// How many checks that one central bucket would grant `bounded` may refuse, in per cent of those offered.
-    fn false_refusals(&self) -> Option<f64> {
+    pub fn false_refusals(&self) -> Option<f64> {
         match (self.delay_us, self.burst) {
             // ten times a load of 0.7 is none
             _ if self.load > 1.0 || self.loss > 0 || self.demand().ends_with("flash") => None,
@@ -135,14 +134,6 @@ impl Cell {
         }
         Scenario::parse(&format!("matrix {self}"), &text, &|_| Err(String::new())).expect("it can be read")
     }
-
-    /// Whether all goals were reached.
-    pub fn reached(&self, strategy: &str, measures: &Measures) -> bool {
-        let value = |name| measures.value(name).unwrap_or(f64::NAN);
-        let used = self.goal(strategy == "strict").is_none_or(|goal| value("utilisation_percent") >= goal);
-        let most = self.false_refusals().filter(|_| strategy == "bounded");
-        used && most.is_none_or(|most| value("false_refusals_percent") <= most)
-    }
 }
 
 /// A line of `simulations/matrix.csv`, as far as claims need it.
@@ -172,21 +163,6 @@ pub fn recorded() -> Vec<Row> {
 
 pub const HEADER: &str = "nodes,burst,delay_ms,loss_percent,demand,load,confirm_wait_ms,strategy,overshoot_tokens,\
                           utilisation_percent,false_refusals_percent,fairness,fairness_oracle,goal_percent,reached";
-
-pub fn line(cell: &Cell, result: &RunResult) -> String {
-    let value = |name| result.measures.value(name).unwrap_or(f64::NAN);
-    let goal = cell.goal(result.strategy == "strict").map(|goal| goal.to_string()).unwrap_or_default();
-    let reached = if cell.reached(&result.strategy, &result.measures) { "yes" } else { "no" };
-    format!(
-        "{cell},{},{:.2},{:.2},{:.3},{:.3},{:.3},{goal},{reached}",
-        result.strategy,
-        value("overshoot"),
-        value("utilisation_percent"),
-        value("false_refusals_percent"),
-        value("fairness"),
-        value("fairness_oracle"),
-    )
-}
 
 /// What of the claims did not hold.
 pub fn complaints(scenario: &Scenario, result: &RunResult) -> Vec<String> {
