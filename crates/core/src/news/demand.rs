@@ -1,4 +1,5 @@
-//! Offered load: a smoothed rate of the tokens asked for. It must not know whether they were granted.
+//! Offered load: a smoothed rate of the tokens asked for, and what is claimed by it. It must not know whether they were
+//! granted.
 
 use crate::time::Nanos;
 
@@ -16,10 +17,10 @@ const IDLE: u8 = 5;
 
 /// A smoothed rate of offered tokens, and what is claimed by it.
 ///
-/// Claimed is the highest of the last half to whole second. Load that comes and goes then finds its weight there: it takes two
-/// rounds of news to have it counted again, in which a small bucket gives a node little (half a second on, half a second
-/// off, ten nodes, 20 ms: 81 % of what there was to give under `strict`, 98 % with it). Chance moves a maximum less than a
-/// mean, so less is told as well. What one holds and does not use, another may lack: see [`Demand::give_up`].
+/// Claimed is the highest of the last half to whole second. Load that comes and goes then finds its weight there: it takes
+/// two rounds of news to have it counted again, in which a small bucket gives a node little (half a second on, half a
+/// second off, ten nodes, 20 ms: 81 % of what there was to give under `strict`, 98 % with it). Chance moves a maximum less
+/// than a mean, so less is told as well. What one holds and does not use, another may lack: see [`Demand::give_up`].
 #[derive(Clone, Copy, Debug)]
 pub struct Demand {
     smoothed: f32,

@@ -44,7 +44,7 @@ pub struct PeerNews {
 /// What a peer says of the key beside its counters, by its newest word.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Said {
-    /// Its smoothed offered load, tokens a second; below 0 it stands aside.
+    /// What it claims by its offered load, tokens a second; below 0 it stands aside.
     pub demand: f32,
     /// Whether its charges are all common knowledge: then nothing of it need be kept.
     pub settled: bool,

@@ -116,7 +116,7 @@ impl News {
     }
 
     /// Whether this node has an even share of the key, whatever the demands: it goes on without the silent, who have heard
-    /// of no demand here, and nobody is known who may claim weight by his.
+    /// of no demand here, and nobody is known who may claim weight by theirs.
     ///
     /// Who claims weight has told a demand that all have confirmed, this node with them, and says so; or goes on alone too,
     /// and does not say that it claims nothing. So where one node has an even share none has more, and all together no
